@@ -1,0 +1,1 @@
+"""Measure: shapes with random weights, overhead, load."""

@@ -1,0 +1,1 @@
+"""Settings: one declared tree for flags, environment and file."""

@@ -1,0 +1,1 @@
+"""Values everyone speaks. Imports the standard library only."""

@@ -1,0 +1,81 @@
+"""What happens to a request, in order: Accepted, Delta*, then exactly one of Finished or Failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from okno.core.errors import ErrorInfo
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token, its bytes and natural-log probability; `top` are the best alternatives."""
+
+    token: int
+    piece: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The prompt is tokenized and waits. cached_tokens is not known yet; see Usage."""
+
+    id: str
+    prompt_tokens: int
+    queue_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Newly generated tokens and the text that became certain with them (maybe empty: a stop
+    string or a multi-byte character may still be open)."""
+
+    id: str
+    tokens: tuple[int, ...]
+    text: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts: the prompt, of it reused from cache, and generated."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds: waiting in the queue, from admission to the first token, from first to last."""
+
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end. `text` is what was still held back; stop_string names the one that matched."""
+
+    id: str
+    reason: FinishReason
+    text: str = ""
+    stop_string: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """This request, and only this one, failed."""
+
+    id: str
+    error: ErrorInfo
+
+
+Event = Accepted | Delta | Finished | Failed

@@ -1,0 +1,54 @@
+"""The window: the two numbers okno is about, and what a loaded model says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+KVType = Literal["f16", "bf16", "f32", "q8_0", "q4_0"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """batch_size: sequences decoded at once. ctx: tokens one request may see, prompt and answer
+    together, never divided by batch. kv_pool_tokens: cells of the shared KV cache."""
+
+    batch_size: int
+    ctx: int
+    kv_pool_tokens: int
+    kv_type: KVType = "f16"
+    step_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the engine says of the loaded model. Sizes in bytes, lengths in tokens.
+
+    shares_prefixes: arbitrary prefixes can be shared and rolled back (plain attention only).
+    """
+
+    name: str
+    path: str
+    architecture: str
+    description: str
+    n_params: int
+    size_bytes: int
+    n_vocab: int
+    n_embd: int
+    n_layer: int
+    ctx_train: int
+    shares_prefixes: bool
+    has_chat_template: bool
+    is_embedding_model: bool
+    pooling: str
+    special_tokens: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Measured bytes of the worker process, and the parts the engine reports."""
+
+    process_bytes: int
+    weights_bytes: int
+    kv_bytes: int
+    free_bytes: int

@@ -1,0 +1,1 @@
+"""Engines, the step loop, the worker process and its supervisor."""

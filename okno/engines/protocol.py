@@ -1,0 +1,230 @@
+"""The messages between server and worker: typed, length-prefixed msgpack over a Unix socket.
+
+Server to worker: `ToWorker`. Worker to server: `FromWorker`. Calls carry a `call` number that the
+answer repeats. A frame is 4 bytes little-endian length, then the msgpack body.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal
+
+import msgspec
+
+from okno.core.errors import ErrorInfo
+from okno.core.events import Accepted, Delta, Failed, Finished
+from okno.core.request import Message, Request
+from okno.core.window import MemoryUse, ModelFacts, Window
+
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+HEADER = struct.Struct("<I")
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a worker needs to load a model. batch_size, ctx, threads None mean `auto`.
+
+    engine `scripted` loads no file (see engines/scripted.py). queue_limit: waiting requests.
+    """
+
+    model_path: str
+    name: str
+    engine: Literal["llamacpp", "scripted"] = "llamacpp"
+    batch_size: int | None = None
+    ctx: int | None = None
+    kv_pool_tokens: int | None = None
+    kv_type: str = "f16"
+    kv_unified: bool = True
+    step_tokens: int = 256
+    threads: int | None = None
+    gpu_layers: int = -1
+    mmap: bool = False
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    queue_limit: int = 256
+    prefix_cache: bool = True
+    template_timeout_s: float = 2.0
+    script: str = ""
+
+
+# Server to worker ------------------------------------------------------------------------------
+
+
+class Submit(msgspec.Struct, tag="submit"):
+    """Admit a request. `emitted` are tokens the client already has (replay after a restart):
+    they are computed again as input, never sent again. `cached_before`: cached_tokens already
+    reported is not recomputed."""
+
+    request: Request
+    emitted: tuple[int, ...] = ()
+
+
+class Cancel(msgspec.Struct, tag="cancel"):
+    """Forget a request in any state; unknown ids are ignored."""
+
+    id: str
+
+
+class Tokenize(msgspec.Struct, tag="tokenize"):
+    """Text or chat messages to token ids. add_special: BOS/EOS as the model asks."""
+
+    call: int
+    text: str | None = None
+    messages: tuple[Message, ...] | None = None
+    add_special: bool = False
+    parse_special: bool = False
+    continue_last: bool = False
+
+
+class Detokenize(msgspec.Struct, tag="detokenize"):
+    """Token ids to bytes."""
+
+    call: int
+    tokens: tuple[int, ...]
+    special: bool = True
+
+
+class Embed(msgspec.Struct, tag="embed"):
+    """One pooled, L2-normalised vector per input (text, or token ids)."""
+
+    call: int
+    inputs: tuple[str | tuple[int, ...], ...]
+    normalize: bool = True
+
+
+class CancelCall(msgspec.Struct, tag="cancel_call"):
+    """The caller of `call` left."""
+
+    call: int
+
+
+class Inspect(msgspec.Struct, tag="inspect"):
+    """Ask for the state of slots and pool."""
+
+    call: int
+
+
+class Shutdown(msgspec.Struct, tag="shutdown"):
+    """Exit now (draining is the server's business)."""
+
+
+ToWorker = Submit | Cancel | Tokenize | Detokenize | Embed | CancelCall | Inspect | Shutdown
+
+
+# Worker to server ------------------------------------------------------------------------------
+
+
+class Loading(msgspec.Struct, tag="loading"):
+    """Progress of loading, 0..1."""
+
+    fraction: float
+
+
+class Ready(msgspec.Struct, tag="ready"):
+    """The model is loaded with this window. notes: what `auto` decided and why, for people."""
+
+    facts: ModelFacts
+    window: Window
+    memory: MemoryUse
+    notes: tuple[str, ...] = ()
+
+
+class LoadFailed(msgspec.Struct, tag="load_failed"):
+    """Loading ended with an error the user can act on; the worker exits."""
+
+    error: ErrorInfo
+
+
+class Events(msgspec.Struct, tag="events"):
+    """What one step brought, per request, in order. Kept apart by kind for cheap encoding."""
+
+    accepted: list[Accepted] = []
+    deltas: list[Delta] = []
+    finished: list[Finished] = []
+    failed: list[Failed] = []
+
+
+class Heartbeat(msgspec.Struct, tag="heartbeat"):
+    """Sent twice a second by a thread beside the loop: `steps` grows only while the loop lives.
+
+    `loops` counts every pass of the loop, also idle ones: a live loop always moves it, unless
+    a single step is under way. rows: tokens decoded so far in all.
+    """
+
+    loops: int
+    steps: int
+    rows: int
+    live: int
+    waiting: int
+    used_cells: int
+    pool_cells: int
+    process_bytes: int
+
+
+class Slot(msgspec.Struct):
+    """One sequence of the engine, live or parked."""
+
+    seq: int
+    request: str | None
+    state: Literal["live", "parked"]
+    prompt_tokens: int
+    computed_tokens: int
+    generated_tokens: int
+    client: str = ""
+
+
+class Inspection(msgspec.Struct, tag="inspection"):
+    """Answer to Inspect."""
+
+    call: int
+    slots: list[Slot]
+    waiting: list[str]
+    used_cells: int
+    pool_cells: int
+    steps: int
+
+
+class Tokenized(msgspec.Struct, tag="tokenized"):
+    """Answer to Tokenize. `pieces` are the bytes of each token; `prompt` the rendered text."""
+
+    call: int
+    tokens: list[int]
+    pieces: list[bytes]
+    prompt: str
+
+
+class Detokenized(msgspec.Struct, tag="detokenized"):
+    """Answer to Detokenize."""
+
+    call: int
+    text: bytes
+
+
+class Embedded(msgspec.Struct, tag="embedded"):
+    """Answer to Embed. vectors: float32 little-endian, n_embd values each."""
+
+    call: int
+    vectors: list[bytes]
+    tokens: int
+    note: str
+
+
+class CallFailed(msgspec.Struct, tag="call_failed"):
+    """Answer to any call that could not be done."""
+
+    call: int
+    error: ErrorInfo
+
+
+Answer = Tokenized | Detokenized | Embedded | Inspection | CallFailed
+FromWorker = Loading | Ready | LoadFailed | Events | Heartbeat | Answer
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+
+
+def frame(message: ToWorker | FromWorker) -> bytes:
+    """`message` as one frame, header included."""
+    body = encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ValueError(f"a message of {len(body)} bytes exceeds the frame limit")
+    return HEADER.pack(len(body)) + body
