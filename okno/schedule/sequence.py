@@ -1,0 +1,108 @@
+"""A sequence: known tokens, of which the first `computed` are in the KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class IntBuffer:
+    """A growable int32 array. `view()` shares memory and is valid until the next append."""
+
+    __slots__ = ("_data", "_len")
+
+    def __init__(self, values: Tokens[int] | NDArray[np.int32] = ()) -> None:
+        self._len = len(values)
+        self._data = np.empty(max(16, self._len), dtype=np.int32)
+        self._data[: self._len] = values
+
+    def __len__(self) -> int:
+        return self._len
+
+    def view(self) -> NDArray[np.int32]:
+        return self._data[: self._len]
+
+    def append(self, value: int) -> None:
+        self._reserve(self._len + 1)
+        self._data[self._len] = value
+        self._len += 1
+
+    def extend(self, values: NDArray[np.int32]) -> None:
+        end = self._len + len(values)
+        self._reserve(end)
+        self._data[self._len : end] = values
+        self._len = end
+
+    def truncate(self, length: int) -> None:
+        assert length <= self._len
+        self._len = length
+
+    def _reserve(self, length: int) -> None:
+        if length > len(self._data):
+            grown = np.empty(max(length, 2 * len(self._data)), dtype=np.int32)
+            grown[: self._len] = self._data[: self._len]
+            self._data = grown
+
+
+class Sequence:
+    """One request's tokens on their way through the engine.
+
+    known: prompt and generated tokens. computed: how many of them the KV cache holds (equals
+    len(cells)). max_tokens: `known` never grows beyond it (window and max_tokens of the request).
+    seq: the engine's sequence id while live or parked. cached: prompt tokens taken from cache.
+    """
+
+    __slots__ = (
+        "arrival", "cached", "cells", "client", "id", "known", "max_tokens", "parked_at",
+        "prompt_tokens", "seq",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: str,
+        prompt: Tokens[int],
+        *,
+        max_tokens: int,
+        emitted: Tokens[int] = (),
+        client: str = "",
+    ) -> None:
+        self.id = id
+        self.client = client
+        self.known = IntBuffer([*prompt, *emitted])
+        self.prompt_tokens = len(prompt)
+        self.max_tokens = max_tokens
+        self.cells = IntBuffer()
+        self.seq: int | None = None
+        self.cached = 0
+        self.arrival = 0
+        self.parked_at = 0
+
+    @property
+    def computed(self) -> int:
+        return len(self.cells)
+
+    @property
+    def remaining(self) -> int:
+        """Known tokens not in the cache yet; a sequence that decodes always has one."""
+        return len(self.known) - self.computed
+
+    @property
+    def generated(self) -> int:
+        return len(self.known) - self.prompt_tokens
+
+    @property
+    def decoding(self) -> bool:
+        """Only its newest token is left to compute."""
+        return self.remaining == 1 and self.generated > 0
+
+
+def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+    """Length of the longest common prefix, in tokens."""
+    n = min(len(a), len(b))
+    if n == 0:
+        return 0
+    differ = a[:n] != b[:n]
+    first = int(differ.argmax())
+    return first if differ[first] else n

@@ -1,0 +1,58 @@
+"""A naive KV cache that executes Steps literally, and checks what the scheduler promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from okno.schedule.scheduler import Copy, Limits, Scheduler, Step
+
+
+@dataclass
+class MirrorCache:
+    """seq id -> the (cell, token) pairs it holds; a cell is an object, shared by copies."""
+
+    limits: Limits
+    held: dict[int, list[tuple[object, int]]] = field(default_factory=dict)
+
+    def execute(self, step: Step) -> None:
+        for operation in step.operations:
+            if isinstance(operation, Copy):
+                assert self.limits.copies
+                assert not self.held.get(operation.dst), "a copy goes into an empty sequence"
+                source = self.held[operation.src]
+                assert len(source) >= operation.length
+                self.held[operation.dst] = list(source[: operation.length])
+            else:
+                assert operation.length == 0 or self.limits.truncates
+                del self.held[operation.seq][operation.length :]
+        for span in step.spans:
+            row = self.held.setdefault(span.seq, [])
+            assert span.start == len(row), "positions are contiguous"
+            row.extend((object(), int(token)) for token in span.tokens)
+        assert self.used <= self.limits.pool_cells
+
+    @property
+    def used(self) -> int:
+        return len({id(cell) for row in self.held.values() for cell, _ in row})
+
+    def tokens(self, seq: int) -> list[int]:
+        return [token for _, token in self.held.get(seq, [])]
+
+
+def check_books(scheduler: Scheduler, cache: MirrorCache) -> None:
+    """The scheduler's books agree with the cache, cell for cell."""
+    assert scheduler.pool.used == cache.used
+    for sequence in (*scheduler.live.values(), *scheduler.parked.values()):
+        assert sequence.seq is not None
+        assert cache.tokens(sequence.seq) == list(sequence.known.view()[: sequence.computed])
+    ids = [s.seq for s in (*scheduler.live.values(), *scheduler.parked.values())]
+    assert len(ids) == len(set(ids)) <= scheduler.limits.seq_ids
+    assert len(scheduler.live) <= scheduler.limits.batch_size
+
+
+def next_token(known: list[int]) -> int:
+    """What the mirror 'model' says: depends on every token before, so a wrong cache shows."""
+    state = 17
+    for token in known:
+        state = (state * 31 + token + 7) % 10_007
+    return state % 50
