@@ -1,0 +1,167 @@
+"""The real engine: llama.cpp through the low-level API of llama-cpp-python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from okno.core.errors import BadRequest, DoesNotFit, ModelUnusable
+from okno.core.window import KVType, MemoryUse, ModelFacts, Window
+from okno.engines.auto_window import BYTES_PER_ELEMENT, MAX_BATCH, Asked, choose_window
+from okno.engines.engine import EngineBroken
+from okno.engines.llama_batch import Batch, float_rows
+from okno.engines.llama_embed import Embedder
+from okno.engines.llama_model import LlamaModel, recent_log, start_backend
+from okno.engines.llama_vocab import LlamaVocabulary
+from okno.engines.protocol import WorkerOptions
+from okno.inspect.cpu import usable_cores
+from okno.inspect.memory import free_memory
+from okno.schedule.scheduler import Copy, Limits, Operation, Step
+
+KV_TYPES: dict[KVType, int] = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}
+FLASH = {"auto": -1, "off": 0, "on": 1}
+PARKED_SEQS = 16  # engine sequences kept beside the live ones for prefixes of earlier requests
+FULL_CACHE = -1
+SMALL_MODEL_BYTES = 32 * 2**20
+
+
+class LlamaCpp:
+    """A model and a context. The KV pool is unified unless options say otherwise: one pool of
+    cells for all sequences, prefixes shared by metadata only. With kv_unified False each sequence
+    has its own stream: no sharing, and logits that do not depend on the neighbours."""
+
+    def __init__(self, options: WorkerOptions, on_progress: Callable[[float], None]) -> None:
+        start_backend()
+        self._model = LlamaModel(options, on_progress)
+        self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
+        self.chat_template = self._model.chat_template
+        self.adds_bos = self.vocab.adds_bos
+        self.window, self.notes = choose_window(
+            Asked(options.batch_size, options.ctx, options.kv_pool_tokens,
+                  _kv_type(options.kv_type), options.step_tokens),
+            ctx_train=self._model.ctx_train,
+            kv_elements_per_token=self._model.kv_elements_per_token,
+            free_bytes=free_memory().free_bytes,
+        )  # fmt: skip
+        self.limits = _limits(self._model, self.window, options)
+        self.facts = _facts(self._model, self.vocab, options)
+        self._threads = options.threads or _auto_threads(self._model.size_bytes)
+        self._batch = Batch(self.window.step_tokens)
+        self._context: lib.llama_context_p | None = None
+        self._embedder: Embedder | None = None
+        if not self._model.is_embedding_model:
+            self._context = self._open_context(options)
+            self._memory = lib.llama_get_memory(self._context)
+
+    def execute(self, step: Step) -> NDArray[np.float32]:
+        if self._context is None:
+            raise BadRequest(
+                f"{self.facts.name} is an embedding model; it has no next token. "
+                "Use /v1/embeddings, or serve a generative model."
+            )
+        for operation in step.operations:
+            self._apply(operation)
+        wanted = self._batch.fill(step.spans)
+        status = lib.llama_decode(self._context, self._batch.struct)
+        if status != 0:
+            raise EngineBroken(f"llama_decode returned {status}: {' | '.join(recent_log(5))}")
+        if wanted == 0:
+            return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
+        return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)
+
+    def embed(self, tokens: Sequence[int]) -> Generator[None, None, NDArray[np.float32]]:
+        if self._embedder is None:
+            self._embedder = Embedder(self._model, self.window, self._threads)
+        return (yield from self._embedder.embed(tokens))
+
+    def memory(self) -> MemoryUse:
+        elements = self._model.kv_elements_per_token * self.window.kv_pool_tokens
+        return MemoryUse(
+            process_bytes=psutil.Process().memory_info().rss,
+            weights_bytes=self._model.size_bytes,
+            kv_bytes=int(elements * BYTES_PER_ELEMENT[self.window.kv_type]),
+            free_bytes=free_memory().free_bytes,
+        )
+
+    def _apply(self, operation: Operation) -> None:
+        if isinstance(operation, Copy):
+            lib.llama_memory_seq_cp(self._memory, operation.src, operation.dst, 0, operation.length)
+            return
+        first = operation.length or FULL_CACHE
+        if not lib.llama_memory_seq_rm(self._memory, operation.seq, first, FULL_CACHE):
+            raise EngineBroken(f"sequence {operation.seq} cannot be cut to {operation.length}")
+
+    def _open_context(self, options: WorkerOptions) -> lib.llama_context_p:
+        window, limits = self.window, self.limits
+        params = lib.llama_context_default_params()
+        cells = window.kv_pool_tokens if options.kv_unified else window.ctx * limits.seq_ids
+        params.n_ctx = (cells + 255) // 256 * 256
+        params.n_batch = params.n_ubatch = window.step_tokens
+        params.n_seq_max = limits.seq_ids
+        params.n_outputs_max = limits.seq_ids  # the engine reserves one per sequence
+        params.n_threads = params.n_threads_batch = self._threads
+        params.type_k = params.type_v = KV_TYPES[window.kv_type]
+        params.flash_attn_type = FLASH[options.flash_attention]
+        params.kv_unified = options.kv_unified
+        params.swa_full = False
+        params.no_perf = True
+        context = lib.llama_init_from_model(self._model.pointer, params)
+        if not context:
+            raise DoesNotFit(
+                f"The engine cannot open a window of batch {window.batch_size} x ctx "
+                f"{window.ctx:,} ({window.kv_type}): {' | '.join(recent_log(4))}. "
+                "Ask for a smaller --ctx or --batch-size."
+            )
+        return context
+
+
+def _auto_threads(size_bytes: int) -> int:
+    """All usable cores; one for a model so small that waiting for the other threads after each
+    operation costs more than they bring (measured: docs/decisions.md)."""
+    return 1 if size_bytes < SMALL_MODEL_BYTES else usable_cores()
+
+
+def _kv_type(name: str) -> KVType:
+    for known in KV_TYPES:
+        if known == name:
+            return known
+    raise ModelUnusable(f"KV type {name!r} is unknown; possible are {', '.join(KV_TYPES)}.")
+
+
+def _limits(model: LlamaModel, window: Window, options: WorkerOptions) -> Limits:
+    plain = not (model.keeps_state or model.has_window_attention)
+    shares = plain and options.kv_unified
+    seqs = min(MAX_BATCH, window.batch_size + PARKED_SEQS) if shares else window.batch_size
+    return Limits(
+        batch_size=window.batch_size,
+        seq_ids=seqs,
+        pool_cells=window.kv_pool_tokens,
+        copies=shares,
+        truncates=plain,
+        parks=options.prefix_cache,
+    )
+
+
+def _facts(model: LlamaModel, vocab: LlamaVocabulary, options: WorkerOptions) -> ModelFacts:
+    pooling = {1: "mean", 2: "cls", 3: "last", 4: "rank"}.get(model.pooling, "none")
+    return ModelFacts(
+        name=options.name,
+        path=options.model_path,
+        architecture=model.architecture,
+        description=model.description,
+        n_params=model.n_params,
+        size_bytes=model.size_bytes,
+        n_vocab=vocab.n_tokens,
+        n_embd=model.n_embd,
+        n_layer=model.n_layer,
+        ctx_train=model.ctx_train,
+        shares_prefixes=not (model.keeps_state or model.has_window_attention),
+        has_chat_template=model.chat_template is not None,
+        is_embedding_model=model.is_embedding_model,
+        pooling=pooling,
+        special_tokens=vocab.special_tokens(),
+    )

@@ -1,0 +1,238 @@
+"""The engine loop: schedule, one engine call, sample, events. One thread, nothing else in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+
+from okno.core.errors import OknoError
+from okno.core.events import Accepted, Failed
+from okno.engines.engine import Engine
+from okno.engines.pacer import Pacer
+from okno.engines.protocol import (
+    CallFailed,
+    CancelCall,
+    Embedded,
+    Events,
+    FromWorker,
+    Inspect,
+    Inspection,
+    Slot,
+)
+from okno.engines.task import Task
+from okno.schedule.scheduler import Scheduler, Step
+from okno.schedule.sequence import Sequence
+
+IDLE_WAIT_S = 0.5
+
+
+@dataclass(slots=True)
+class EmbedJob:
+    """Token ids of each input; vectors are computed a piece per pass of the loop."""
+
+    call: int
+    inputs: list[list[int]]
+    normalize: bool
+    note: str
+    done: list[bytes] = field(default_factory=list)
+    running: Generator[None, None, NDArray[np.float32]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The client of a request is gone."""
+
+    id: str
+
+
+Work = Task | Leave | EmbedJob | CancelCall | Inspect
+
+
+class EngineLoop:
+    """Owns the engine and the scheduler. Work arrives through `inbox` from other threads; events
+    leave through `send`. `loops` and `steps` are read by the heartbeat."""
+
+    def __init__(
+        self, engine: Engine, send: Callable[[FromWorker], None], clock: Callable[[], float]
+    ) -> None:
+        self.engine = engine
+        self.inbox: SimpleQueue[Work] = SimpleQueue()
+        self.preparing: set[str] = set()  # submitted, not yet in the inbox
+        self.scheduler = Scheduler(engine.limits)
+        self.loops = self.steps = self.rows = 0
+        self.live = self.waiting = self.used_cells = 0  # read by the heartbeat's thread
+        self._send = send
+        self._clock = clock
+        self._pacer = Pacer(engine.window.step_tokens)
+        self._tasks: dict[str, Task] = {}
+        self._embeds: list[EmbedJob] = []
+        self._left_early: set[str] = set()
+        self._events = Events()
+
+    def run(self) -> None:
+        """Forever; ends only with an exception (EngineBroken) or the process."""
+        while True:
+            self.once()
+
+    def once(self) -> None:
+        """One pass: take what arrived, one step, one piece of embedding, send the events."""
+        self.loops += 1
+        self._receive()
+        step = self._schedule()
+        if step.spans:
+            self._execute(step)
+        if self._embeds:
+            self._embed_piece()
+        self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
+        self.used_cells = self.scheduler.pool.used
+        self._flush()
+
+    # Work that arrives -----------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        busy = bool(self._tasks or self._embeds)
+        try:
+            self._take(self.inbox.get(block=not busy, timeout=None if busy else IDLE_WAIT_S))
+            while True:
+                self._take(self.inbox.get_nowait())
+        except Empty:
+            return
+
+    def _take(self, work: Work) -> None:
+        match work:
+            case Task():
+                self._admit(work)
+            case Leave(id):
+                self._leave(id)
+            case EmbedJob():
+                self._embeds.append(work)
+            case CancelCall(call):
+                self._embeds = [job for job in self._embeds if job.call != call]
+            case Inspect(call):
+                self._send(self._inspection(call))
+
+    def _admit(self, task: Task) -> None:
+        self.preparing.discard(task.id)
+        if task.id in self._left_early:
+            self._left_early.discard(task.id)
+            return
+        task.clock.queued = self._clock()
+        self._tasks[task.id] = task
+        self.scheduler.add(task.sequence)
+        position = self.scheduler.position(task.id)
+        self._events.accepted.append(Accepted(task.id, task.sequence.prompt_tokens, position))
+
+    def _leave(self, id: str) -> None:
+        if self._tasks.pop(id, None) is not None:
+            self.scheduler.cancel(id)
+        elif id in self.preparing:
+            self._left_early.add(id)
+        else:
+            self._left_early.discard(id)
+
+    # One step --------------------------------------------------------------------------------
+
+    def _schedule(self) -> Step:
+        decoding = any(sequence.decoding for sequence in self.scheduler.live.values())
+        rows = self._pacer.prompt_rows(mixed=decoding)
+        return self.scheduler.schedule(self.engine.window.step_tokens, rows)
+
+    def _execute(self, step: Step) -> None:
+        started = self._clock()
+        for span in step.spans:
+            clock = self._tasks[span.id].clock
+            if clock.started is None:
+                clock.started = started
+        logits = self.engine.execute(step)
+        now = self._clock()
+        self.steps += 1
+        self.rows += step.rows
+        if step.rows > step.decodes:
+            self._pacer.learn(step.rows, now - started)
+        self.scheduler.update(step, self._sample(step, logits, now))
+
+    def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, int | None]:
+        sampled: dict[str, int | None] = {}
+        wanting = [span for span in step.spans if span.wants_logits]
+        for span, row in zip(wanting, logits, strict=True):
+            sampled[span.id] = self._next_token(self._tasks[span.id], row, now)
+        return sampled
+
+    def _next_token(self, task: Task, row: NDArray[np.float32], now: float) -> int | None:
+        """The sampled token; None when the sequence ends with it, or failed."""
+        try:
+            delta = task.sample(row, now)
+        except OknoError as error:
+            del self._tasks[task.id]
+            self._events.failed.append(Failed(task.id, error.info))
+            return None
+        self._events.deltas.append(delta)
+        if task.finished is None:
+            return delta.tokens[0]
+        del self._tasks[task.id]
+        self._events.finished.append(task.finished)
+        return None
+
+    def _flush(self) -> None:
+        events = self._events
+        if events.accepted or events.deltas or events.finished or events.failed:
+            self._events = Events()
+            self._send(events)
+
+    # Embeddings ------------------------------------------------------------------------------
+
+    def _embed_piece(self) -> None:
+        job = self._embeds[0]
+        if job.running is None:
+            job.running = self.engine.embed(job.inputs[len(job.done)])
+        try:
+            next(job.running)
+        except StopIteration as stop:
+            job.done.append(_vector_bytes(stop.value, normalize=job.normalize))
+            job.running = None
+        except OknoError as error:
+            self._embeds.pop(0)
+            self._send(CallFailed(job.call, error.info))
+            return
+        if len(job.done) == len(job.inputs):
+            self._embeds.pop(0)
+            tokens = sum(map(len, job.inputs))
+            self._send(Embedded(job.call, job.done, tokens, job.note))
+
+    # Inspection ------------------------------------------------------------------------------
+
+    def _inspection(self, call: int) -> Inspection:
+        scheduler = self.scheduler
+        slots = [_slot(s, live=True) for s in scheduler.live.values()]
+        slots += [_slot(s, live=False) for s in scheduler.parked.values()]
+        return Inspection(
+            call,
+            sorted(slots, key=lambda slot: slot.seq),
+            [sequence.id for sequence in scheduler.waiting],
+            scheduler.pool.used,
+            scheduler.pool.size,
+            self.steps,
+        )
+
+
+def _slot(sequence: Sequence, *, live: bool) -> Slot:
+    assert sequence.seq is not None
+    return Slot(
+        seq=sequence.seq,
+        request=sequence.id if live else None,
+        state="live" if live else "parked",
+        prompt_tokens=sequence.prompt_tokens,
+        computed_tokens=sequence.computed,
+        generated_tokens=max(0, sequence.generated),
+        client=sequence.client,
+    )
+
+
+def _vector_bytes(vector: NDArray[np.float32], *, normalize: bool) -> bytes:
+    norm = float(np.linalg.norm(vector))
+    scaled = vector / np.float32(norm) if normalize and norm > 0 else vector
+    return scaled.astype("<f4").tobytes()

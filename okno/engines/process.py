@@ -1,0 +1,144 @@
+"""One worker process from the server's side: start it, exchange frames, learn how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from okno.engines.protocol import (
+    HEADER,
+    FromWorker,
+    Shutdown,
+    ToWorker,
+    WorkerOptions,
+    decode_from_worker,
+    frame,
+)
+
+log = logging.getLogger("okno.worker")
+STDERR_LINES = 40
+
+
+class _Frames(asyncio.Protocol):
+    """Cuts the byte stream into messages; a frame cut short by a death is dropped."""
+
+    def __init__(self, on_message: Callable[[FromWorker], None]) -> None:
+        self._on_message = on_message
+        self._buffer = bytearray()
+        self.lost = asyncio.Event()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        at = 0
+        while len(buffer) - at >= HEADER.size:
+            end = at + HEADER.size + HEADER.unpack_from(buffer, at)[0]
+            if end > len(buffer):
+                break
+            self._on_message(decode_from_worker(memoryview(buffer)[at + HEADER.size : end]))
+            at = end
+        if at:
+            del buffer[:at]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set()
+
+
+class WorkerProcess:
+    """A started worker. `on_message` is called on the event loop for every frame."""
+
+    def __init__(self, process: asyncio.subprocess.Process, frames: _Frames) -> None:
+        self._process = process
+        self._frames = frames
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._reading = asyncio.create_task(self._read_stderr())
+        self._killed_because: str | None = None
+
+    @classmethod
+    async def start(
+        cls, options: WorkerOptions, on_message: Callable[[FromWorker], None]
+    ) -> WorkerProcess:
+        """Spawn the process and send it its options."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "okno.engines.worker", str(theirs.fileno()),
+                pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE, env=_environment(),
+            )  # fmt: skip
+        frames = _Frames(on_message)
+        await asyncio.get_running_loop().create_unix_connection(lambda: frames, sock=ours)
+        worker = cls(process, frames)
+        body = msgspec.msgpack.encode(options)
+        worker._write(HEADER.pack(len(body)) + body)
+        return worker
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: ToWorker) -> None:
+        """Queue a message; to a dead worker it is dropped, its death is noticed elsewhere."""
+        self._write(frame(message))
+
+    def kill(self, because: str) -> None:
+        """SIGKILL, which also ends a stopped or hung process."""
+        self._killed_because = because
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def ended(self) -> str:
+        """Wait for the end of the process; how it ended, for people."""
+        await self._frames.lost.wait()
+        code = await self._process.wait()
+        await self._reading
+        if self._frames.transport is not None:
+            self._frames.transport.close()
+        return self._killed_because or describe_exit(code, list(self._stderr))
+
+    async def stop(self, timeout_s: float) -> None:
+        """Ask it to exit, then kill it."""
+        self.send(Shutdown())
+        try:
+            await asyncio.wait_for(self._process.wait(), timeout_s)
+        except TimeoutError:
+            self.kill("stopped")
+            await self._process.wait()
+
+    def _write(self, data: bytes) -> None:
+        transport = self._frames.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
+    async def _read_stderr(self) -> None:
+        assert self._process.stderr is not None
+        async for raw in self._process.stderr:
+            line = raw.decode(errors="replace").rstrip()
+            self._stderr.append(line)
+            log.info("%s", line)
+
+
+def describe_exit(code: int, stderr: list[str]) -> str:
+    """`killed by SIGKILL` or `exit status 1`, with the last line it wrote."""
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    if code == -signal.SIGKILL:
+        return f"{how} (by hand, or by the kernel when memory ran out)"
+    last = next((line for line in reversed(stderr) if line.strip()), "")
+    return f"{how}: {last}" if last else how
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}

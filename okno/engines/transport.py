@@ -1,0 +1,33 @@
+"""Frames over the worker's end of the socket: blocking, one reader, writers behind a lock."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from okno.engines.protocol import HEADER, MAX_FRAME_BYTES, FromWorker, frame
+
+
+class FrameSocket:
+    """The worker's side. Closing by the other side ends `receive` with None."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._file = connection.makefile("rb")
+        self._write = threading.Lock()
+
+    def send(self, message: FromWorker) -> None:
+        data = frame(message)
+        with self._write:
+            self._socket.sendall(data)
+
+    def receive(self) -> bytes | None:
+        """The next frame's body; None when the other side is gone."""
+        header = self._file.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return None
+        (length,) = HEADER.unpack(header)
+        if length > MAX_FRAME_BYTES:
+            return None
+        body = self._file.read(length)
+        return body if len(body) == length else None
