@@ -63,8 +63,7 @@ class LlamaCpp:
                 f"{self.facts.name} is an embedding model; it has no next token. "
                 "Use /v1/embeddings, or serve a generative model."
             )
-        for operation in step.operations:
-            self._apply(operation)
+        self.execute_operations(step.operations)
         wanted = self._batch.fill(step.spans)
         status = lib.llama_decode(self._context, self._batch.struct)
         if status != 0:
@@ -72,6 +71,11 @@ class LlamaCpp:
         if wanted == 0:
             return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
         return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)
+
+    def execute_operations(self, operations: Sequence[Operation]) -> None:
+        """Apply operations on sequences, in order; they move metadata, not cells."""
+        for operation in operations:
+            self._apply(operation)
 
     def embed(self, tokens: Sequence[int]) -> Generator[None, None, NDArray[np.float32]]:
         if self._embedder is None:

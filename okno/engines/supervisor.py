@@ -430,6 +430,11 @@ class Supervisor:
         if pending is not None and not pending.answer.done():
             pending.answer.set_result(answer)
 
+    @property
+    def worker_pid(self) -> int | None:
+        """The process id of the running worker; None while there is none."""
+        return self._worker.pid if self._worker else None
+
     # Status -------------------------------------------------------------------------------------
 
     def status(self) -> EngineStatus:

@@ -1,0 +1,137 @@
+"""A small HTTP client for measuring: one socket per request, times of every event, rude exits.
+
+httptools (the parser that serves okno's other end) keeps its cost per token far below the
+server's, and the bare socket lets a client leave at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+
+READ_BYTES = 64 * 1024
+JSON = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server listens."""
+
+    host: str
+    port: int
+
+
+class Exchange:
+    """One request and its answer on a socket of its own; `open` sends the request."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._parser = httptools.HttpResponseParser(self)
+        self._body: list[bytes] = []
+        self._has_head = False
+        self._complete = False
+
+    @classmethod
+    async def open(
+        cls, to: Address, method: str, path: str, body: JSON | bytes | None = None
+    ) -> Exchange:
+        """Connect and send. A `bytes` body is sent as it is, labelled JSON."""
+        reader, writer = await asyncio.open_connection(to.host, to.port)
+        content = json.dumps(body).encode() if isinstance(body, Mapping) else body or b""
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: {to.host}:{to.port}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        writer.write(head.encode() + content)
+        await writer.drain()
+        return cls(reader, writer)
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._has_head = True
+
+    def on_body(self, data: bytes) -> None:
+        """Called by the parser."""
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._complete = True
+
+    async def status(self) -> int:
+        """The HTTP status, as soon as it is there."""
+        while not self._has_head:
+            await self._receive()
+        return int(self._parser.get_status_code())
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body in the pieces in which it arrives. Raises ConnectionError when it breaks off."""
+        while True:
+            if self._body:
+                arrived, self._body = b"".join(self._body), []
+                yield arrived
+            if self._complete:
+                return
+            await self._receive()
+
+    async def body(self) -> bytes:
+        """The whole body."""
+        return b"".join([piece async for piece in self.chunks()])
+
+    async def events(self) -> AsyncIterator[Any]:
+        """The decoded `data:` of each server-sent event, up to [DONE]."""
+        pending = b""
+        async for piece in self.chunks():
+            *whole, pending = (pending + piece).split(b"\n\n")
+            for event in whole:
+                if event == b"data: [DONE]":
+                    return
+                if event.startswith(b"data: "):
+                    yield json.loads(event[6:])
+
+    async def _receive(self) -> None:
+        data = await self._reader.read(READ_BYTES)
+        if not data:
+            raise ConnectionError("the server closed the connection in mid-answer")
+        self._parser.feed_data(data)
+
+    def abort(self) -> None:
+        """Leave without a goodbye; what was not read is dropped."""
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """Leave in good order."""
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except ConnectionError:
+            return
+
+
+async def get(to: Address, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET."""
+    return await call(to, "GET", path)
+
+
+async def call(
+    to: Address, method: str, path: str, body: JSON | bytes | None = None
+) -> tuple[int, bytes]:
+    """Status and body of one request."""
+    exchange = await Exchange.open(to, method, path, body)
+    try:
+        return await exchange.status(), await exchange.body()
+    finally:
+        await exchange.close()
+
+
+def delta_text(event: Any) -> str:
+    """The text that one event of a chat or text completion brings."""
+    choices = event.get("choices") or [{}]
+    choice = choices[0]
+    text = choice["delta"].get("content") if "delta" in choice else choice.get("text")
+    return text or ""

@@ -1,0 +1,126 @@
+"""Random weights in any storage type, through ggml's own quantisers (`ggml_quantize_chunk`)."""
+
+from __future__ import annotations
+
+import ctypes
+import zlib
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from okno.bench.tensors import Shape, Tensor
+
+FileType = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M"]
+FILE_TYPES: tuple[FileType, ...] = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M")
+CHUNK_VALUES = 4 * 1024 * 1024
+
+# ggml.h, enum ggml_type: number and values per block.
+GGML = {"F32": (0, 1), "F16": (1, 1), "BF16": (30, 1), "Q4_0": (2, 32), "Q5_0": (6, 32),
+        "Q8_0": (8, 32), "Q4_K": (12, 256), "Q6_K": (14, 256)}  # fmt: skip
+FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0", "Q4_0": "F16", "Q5_0": "F16", "Q8_0": "F16"}
+
+
+def storage_type(shape: Shape, tensor: Tensor, file_type: FileType) -> str:
+    """The ggml type of `tensor` in a file of `file_type`.
+
+    The rules of llama-quantize (llama.cpp, src/llama-quant.cpp): the output layer of a 4-bit file
+    is Q6_K; Q4_K_M keeps some value and down projections in Q6_K; a row that is no whole number
+    of blocks falls back to the next finer type.
+    """
+    if not tensor.quantised:
+        return "F32"
+    wanted: str = file_type
+    if file_type in ("Q4_0", "Q4_K_M"):
+        wanted = _four_bit_type(shape, tensor, file_type)
+    while tensor.columns % GGML[wanted][1]:
+        wanted = FALLBACK[wanted]
+    return wanted
+
+
+def _four_bit_type(shape: Shape, tensor: Tensor, file_type: FileType) -> str:
+    output = "token_embd.weight" if shape.tied else "output.weight"
+    if tensor.name == output and shape.architecture != "bert":
+        return "Q6_K"
+    if file_type == "Q4_0":
+        return "Q4_0"
+    kept_fine = tensor.name.endswith(("attn_v.weight", "ffn_down.weight"))
+    return "Q6_K" if kept_fine and _more_bits(_layer(tensor), shape.n_layer) else "Q4_K"
+
+
+def _layer(tensor: Tensor) -> int:
+    return int(tensor.name.split(".")[1])
+
+
+def _more_bits(layer: int, n_layer: int) -> bool:
+    """llama-quant.cpp, use_more_bits: the first and last eighth, and every third between."""
+    eighth = n_layer // 8
+    return layer < eighth or layer >= 7 * n_layer // 8 or (layer - eighth) % 3 == 2
+
+
+def stored_bytes(tensor: Tensor, ggml_type: str) -> int:
+    """Size of `tensor` in a file."""
+    return _row_bytes(tensor, ggml_type) * max(tensor.rows, 1)
+
+
+def random_weights(tensor: Tensor, ggml_type: str, seed: int) -> npt.NDArray[np.uint8]:
+    """The stored bytes of `tensor`, filled from (seed, name): the same in every file.
+
+    Works through CHUNK_VALUES values at a time, so a large tensor costs its stored size only.
+    """
+    source = np.random.Generator(np.random.SFC64([seed, zlib.crc32(tensor.name.encode())]))
+    rows, row_bytes = max(tensor.rows, 1), _row_bytes(tensor, ggml_type)
+    stored = np.empty(rows * row_bytes, np.uint8)
+    step = max(1, CHUNK_VALUES // tensor.columns)
+    for start in range(0, rows, step):
+        count = min(step, rows - start)
+        values = _values(tensor, count, source)
+        _quantise(values, stored[start * row_bytes :], ggml_type)
+    return stored
+
+
+def _values(tensor: Tensor, rows: int, source: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Values whose products keep the scale of their input: std = 1/sqrt(input width).
+
+    `decay` is mamba's A = -exp(A_log), from -1 to -16; `time_step` the inverse softplus of small
+    steps (state-spaces/mamba, mamba_ssm/modules/mamba2.py).
+    """
+    size = (rows, tensor.columns)
+    if tensor.fill in ("ones", "zeros"):
+        return np.full(size, tensor.fill == "ones", np.float32)
+    if tensor.fill == "decay":
+        return -source.uniform(1, 16, size).astype(np.float32)
+    if tensor.fill == "time_step":
+        return source.uniform(-7, -2, size).astype(np.float32)
+    values = source.standard_normal(size, dtype=np.float32)
+    values *= np.float32(tensor.columns**-0.5)
+    return values
+
+
+def _quantise(
+    values: npt.NDArray[np.float32], target: npt.NDArray[np.uint8], ggml_type: str
+) -> None:
+    rows, columns = values.shape
+    number = GGML[ggml_type][0]
+    _ggml().ggml_quantize_chunk(
+        number, values.ctypes.data, target.ctypes.data, 0, rows, columns, None
+    )
+
+
+def _row_bytes(tensor: Tensor, ggml_type: str) -> int:
+    return int(_ggml().ggml_row_size(GGML[ggml_type][0], tensor.columns))
+
+
+def _ggml() -> Any:
+    """The ggml library that comes with llama-cpp-python, with the two functions declared."""
+    from llama_cpp import _ggml
+
+    library = _ggml.libggml
+    library.ggml_quantize_chunk.argtypes = [
+        ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
+        ctypes.c_int64, ctypes.c_void_p,
+    ]  # fmt: skip
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    library.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
+    library.ggml_row_size.restype = ctypes.c_size_t
+    return library

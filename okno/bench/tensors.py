@@ -1,0 +1,179 @@
+"""Which tensors a model of a shape has, as llama.cpp's `src/models/*.cpp` demands them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Fill = Literal["normal", "ones", "zeros", "decay", "time_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a model. Widths in values, ctx_train in tokens.
+
+    tied: the output layer is the token embedding. sliding_window: tokens that all but every sixth
+    layer see (gemma3). state_size, conv_kernel: recurrent state and convolution (mamba2).
+    """
+
+    name: str
+    architecture: Literal["llama", "qwen3", "gemma3", "mamba2", "bert"]
+    n_embd: int
+    n_layer: int
+    n_vocab: int
+    ctx_train: int
+    n_ff: int = 0
+    n_head: int = 0
+    n_head_kv: int = 0
+    head_dim: int = 0
+    rope_base: float = 10_000.0
+    tied: bool = True
+    sliding_window: int = 0
+    state_size: int = 0
+    conv_kernel: int = 4
+    pooling: Literal["none", "mean", "cls"] = "none"
+
+    @property
+    def n_inner(self) -> int:
+        """Inner width of a recurrent layer."""
+        return 2 * self.n_embd
+
+    def n_params(self) -> int:
+        """Number of weights."""
+        return sum(t.n_values for t in tensors(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor to write. `rows` x `columns` (columns = input width; rows 0: a vector)."""
+
+    name: str
+    rows: int
+    columns: int
+    fill: Fill = "normal"
+    quantised: bool = True
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Outermost first, as numpy has them."""
+        return (self.rows, self.columns) if self.rows else (self.columns,)
+
+    @property
+    def n_values(self) -> int:
+        return max(self.rows, 1) * self.columns
+
+
+def tensors(shape: Shape) -> list[Tensor]:
+    """Every tensor of `shape`, in file order."""
+    return list(_BY_ARCHITECTURE[shape.architecture](shape))
+
+
+def _vector(name: str, width: int, fill: Fill = "ones") -> Tensor:
+    return Tensor(name, 0, width, fill, quantised=False)
+
+
+def _head(s: Shape) -> Iterator[Tensor]:
+    """Input and output of a decoder."""
+    yield Tensor("token_embd.weight", s.n_vocab, s.n_embd)
+    yield _vector("output_norm.weight", s.n_embd)
+    if not s.tied:
+        yield Tensor("output.weight", s.n_vocab, s.n_embd)
+
+
+def _attention(s: Shape, block: str) -> Iterator[Tensor]:
+    yield Tensor(f"{block}.attn_q.weight", s.n_head * s.head_dim, s.n_embd)
+    yield Tensor(f"{block}.attn_k.weight", s.n_head_kv * s.head_dim, s.n_embd)
+    yield Tensor(f"{block}.attn_v.weight", s.n_head_kv * s.head_dim, s.n_embd)
+    yield Tensor(f"{block}.attn_output.weight", s.n_embd, s.n_head * s.head_dim)
+
+
+def _head_norms(s: Shape, block: str) -> Iterator[Tensor]:
+    yield _vector(f"{block}.attn_q_norm.weight", s.head_dim)
+    yield _vector(f"{block}.attn_k_norm.weight", s.head_dim)
+
+
+def _feed_forward(s: Shape, block: str) -> Iterator[Tensor]:
+    yield Tensor(f"{block}.ffn_gate.weight", s.n_ff, s.n_embd)
+    yield Tensor(f"{block}.ffn_up.weight", s.n_ff, s.n_embd)
+    yield Tensor(f"{block}.ffn_down.weight", s.n_embd, s.n_ff)
+
+
+def _llama(s: Shape) -> Iterator[Tensor]:
+    yield from _head(s)
+    for block in _blocks(s):
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        yield from _attention(s, block)
+        yield _vector(f"{block}.ffn_norm.weight", s.n_embd)
+        yield from _feed_forward(s, block)
+
+
+def _qwen3(s: Shape) -> Iterator[Tensor]:
+    yield from _llama(s)
+    for block in _blocks(s):
+        yield from _head_norms(s, block)
+
+
+def _gemma3(s: Shape) -> Iterator[Tensor]:
+    yield from _qwen3(s)
+    for block in _blocks(s):
+        yield _vector(f"{block}.post_attention_norm.weight", s.n_embd)
+        yield _vector(f"{block}.post_ffw_norm.weight", s.n_embd)
+
+
+def _mamba2(s: Shape) -> Iterator[Tensor]:
+    """One head per 32 inner values, one group."""
+    heads = mamba_heads(s)
+    mixed = s.n_inner + 2 * s.state_size
+    yield from _head(s)
+    for block in _blocks(s):
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        yield Tensor(f"{block}.ssm_in.weight", s.n_inner + mixed + heads, s.n_embd)
+        yield Tensor(f"{block}.ssm_conv1d.weight", mixed, s.conv_kernel, quantised=False)
+        yield _vector(f"{block}.ssm_conv1d.bias", mixed, "zeros")
+        yield _vector(f"{block}.ssm_dt.bias", heads, "time_step")
+        yield Tensor(f"{block}.ssm_a", heads, 1, "decay", quantised=False)
+        yield Tensor(f"{block}.ssm_d", heads, 1, "ones", quantised=False)
+        yield Tensor(f"{block}.ssm_norm.weight", 1, s.n_inner, "ones", quantised=False)
+        yield Tensor(f"{block}.ssm_out.weight", s.n_embd, s.n_inner)
+
+
+def mamba_heads(s: Shape) -> int:
+    """Heads (`ssm.time_step_rank`) of a mamba2 shape."""
+    return s.n_inner // 32
+
+
+def _bert(s: Shape) -> Iterator[Tensor]:
+    yield Tensor("token_embd.weight", s.n_vocab, s.n_embd)
+    yield Tensor("token_types.weight", 2, s.n_embd, quantised=False)
+    yield Tensor("position_embd.weight", s.ctx_train, s.n_embd, quantised=False)
+    yield from _layer_norm("token_embd_norm", s.n_embd)
+    for block in _blocks(s):
+        for tensor in (*_attention(s, block), *_bert_feed_forward(s, block)):
+            yield tensor
+            yield _vector(tensor.name.replace("weight", "bias"), tensor.rows, "zeros")
+        yield from _layer_norm(f"{block}.attn_output_norm", s.n_embd)
+        yield from _layer_norm(f"{block}.layer_output_norm", s.n_embd)
+
+
+def _bert_feed_forward(s: Shape, block: str) -> Iterator[Tensor]:
+    yield Tensor(f"{block}.ffn_up.weight", s.n_ff, s.n_embd)
+    yield Tensor(f"{block}.ffn_down.weight", s.n_embd, s.n_ff)
+
+
+def _layer_norm(name: str, width: int) -> Iterator[Tensor]:
+    yield _vector(f"{name}.weight", width)
+    yield _vector(f"{name}.bias", width, "zeros")
+
+
+def _blocks(s: Shape) -> Iterator[str]:
+    return (f"blk.{i}" for i in range(s.n_layer))
+
+
+_BY_ARCHITECTURE: dict[str, Callable[[Shape], Iterator[Tensor]]] = {
+    "llama": _llama,
+    "qwen3": _qwen3,
+    "gemma3": _gemma3,
+    "mamba2": _mamba2,
+    "bert": _bert,
+}

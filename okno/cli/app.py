@@ -1,0 +1,117 @@
+"""The commands and how they are found: each in a module of its own, imported when it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import okno
+from okno.core.errors import BadSetting, OknoError
+
+COMMANDS = {
+    "serve": "Serve a model over HTTP, OpenAI-compatible.",
+    "chat": "Chat with a model in the terminal, or get one answer.",
+    "models": "List the models on this machine.",
+    "version": "Show the versions of okno and of what it stands on.",
+}
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+}
+USAGE_ERROR = 2
+
+
+class LazyGroup(TyperGroup):
+    """A group whose listed commands are placeholders; the real one is imported to be run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name else placeholder, rest
+
+
+def run(args: list[str]) -> int:
+    """Run `okno` with `args`; the exit code. Errors are printed, never raised."""
+    return _run(build(), args, "okno")
+
+
+def run_command(name: str, args: list[str], *, program: str) -> int:
+    """Run one command under the name `program`."""
+    return _run(load_command(name), args, program)
+
+
+def build() -> Any:
+    """The click group of `okno`."""
+    app = typer.Typer(
+        cls=LazyGroup,
+        help="okno: a local LLM server that knows its window (batch size and context).",
+        add_completion=False,
+        rich_markup_mode=None,
+        context_settings=CONTEXT,
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name, text in COMMANDS.items():
+        app.command(name, help=text)(_placeholder)
+    return typer.main.get_command(app)
+
+
+def load_command(name: str) -> Any:
+    """The click command `name`, imported now. Its module has a function of that name."""
+    from okno.cli.options import SectionedCommand
+
+    module = import_module(f"okno.cli.{name}")
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
+    app.command(name, cls=SectionedCommand, epilog=getattr(module, "EPILOG", None))(
+        getattr(module, name)
+    )
+    return typer.main.get_command(app)
+
+
+def _placeholder() -> None:
+    """Stands for a command in the list."""
+
+
+def _root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"okno {okno.__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def _run(command: Any, args: list[str], program: str) -> int:
+    try:
+        code = command.main(args, prog_name=program, standalone_mode=False)
+    except OknoError as error:
+        _say(f"error: {error.message}")
+        return USAGE_ERROR if isinstance(error, BadSetting) else 1
+    except typer.TyperException as error:
+        return _usage_error(error, program)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:  # the reader of a pipe left: nothing more to say, nor to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: typer.TyperException, program: str) -> int:
+    """Print what is wrong, the nearest right option, and where to read more."""
+    context = getattr(error, "ctx", None)
+    near = getattr(error, "possibilities", None)
+    message = error.message if near else error.format_message()
+    hint = f". Did you mean {near[0]}?" if near else ""
+    _say(f"error: {message}{hint}")
+    _say(f"Options: {context.command_path if context else program} --help")
+    return error.exit_code
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,146 @@
+"""Command-line options made from the settings tree: declared there once, never written here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, get_origin
+
+import typer
+from typer.core import TyperCommand
+
+from okno.config.flag import LATER, Flag
+from okno.config.load import Given
+from okno.config.settings import ServeSettings, flag_of
+from okno.core.errors import BadSetting
+
+GivenFlags = list[tuple[str, Given]]
+LATER_PREFIX = "later__"
+
+
+class SectionedCommand(TyperCommand):
+    """A command whose help lists its options under the headings of the settings tree."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            title = "Arguments" if param.param_type_name == "argument" else "Options"
+            if record is not None:
+                heading = getattr(param, "rich_help_panel", None) or title
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def with_settings(
+    *names: str, also_refuse_later: bool = False
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Give a command the flags of settings `names`; it gets what was used as `given`.
+
+    The command's own parameters come first in its help. also_refuse_later: know the flags of
+    other programs that come later, to refuse them with the reason.
+    """
+
+    def decorate(command: Callable[..., int | None]) -> Callable[..., int | None]:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        kept = [parameter for parameter in own if parameter.name != "given"]
+        made = [parameter for name in names for parameter in _parameters(name)]
+        made += _later_parameters() if also_refuse_later else []
+
+        def run(**values: Any) -> int | None:
+            ours = {parameter.name: values[parameter.name] for parameter in kept}
+            return command(given=given_flags(values), **ours)
+
+        run.__doc__ = command.__doc__
+        run.__signature__ = inspect.Signature([*kept, *made])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def given_flags(values: Mapping[str, Any]) -> GivenFlags:
+    """The settings among the parsed `values` that were really given, with their spelling.
+
+    Raises BadSetting for a flag that okno knows but cannot honour yet.
+    """
+    found: GivenFlags = []
+    for parameter, value in values.items():
+        if value is None or value == []:
+            continue
+        if parameter.startswith(LATER_PREFIX):
+            later = LATER[int(parameter.removeprefix(LATER_PREFIX))]
+            raise BadSetting(f"{later.names[0]}: {later.reason}")
+        name, _, index = parameter.partition("__")
+        if name in ServeSettings.model_fields:
+            flag = flag_of(name)
+            spelled = flag.also[int(index)] if index else flag.spelled(value)
+            found.append((name, Given(value, "command line", spelled)))
+    return found
+
+
+def help_of(name: str) -> str:
+    """The help of a setting's flag: meaning, other names, default."""
+    flag = flag_of(name)
+    also = f" Also {', '.join(flag.also)}." if flag.also else ""
+    default = default_of(name)
+    return f"{flag.help}{also}" + (f" [default: {default}]" if default else "")
+
+
+def default_of(name: str) -> str:
+    """The default as a person would type it; empty if there is nothing to say."""
+    field, flag = ServeSettings.model_fields[name], flag_of(name)
+    if field.annotation is bool:
+        return flag.spelled(field.default) if "/" in flag.names[0] else ""
+    if field.default is None:
+        return "auto" if "auto" in (flag.metavar or "") else ""
+    if isinstance(field.default, float):
+        return f"{field.default:g}"
+    return "" if field.default in ("", ()) else str(field.default)
+
+
+def _parameters(name: str) -> Iterator[inspect.Parameter]:
+    """The shown option of a setting, and a hidden one for each name that others use."""
+    flag = flag_of(name)
+    yield _parameter(name, name, flag, *flag.names, hidden=flag.hidden)
+    for index, alias in enumerate(flag.also):
+        yield _parameter(f"{name}__{index}", name, flag, alias, hidden=True)
+
+
+def _parameter(
+    parameter: str, name: str, flag: Flag, *spellings: str, hidden: bool
+) -> inspect.Parameter:
+    option = typer.Option(
+        *spellings,
+        help=help_of(name),
+        metavar=flag.metavar,
+        hidden=hidden,
+        rich_help_panel=flag.section,
+        show_default=False,
+    )
+    return _keyword(parameter, Annotated[_typer_type(name), option])
+
+
+def _typer_type(name: str) -> Any:
+    """Switches are flags, lists may be repeated; everything else is text, which the settings
+    tree itself checks."""
+    annotation = ServeSettings.model_fields[name].annotation
+    if annotation is bool:
+        return bool | None
+    return list[str] | None if get_origin(annotation) is tuple else str | None
+
+
+def _later_parameters() -> list[inspect.Parameter]:
+    return [
+        _keyword(
+            f"{LATER_PREFIX}{index}", Annotated[str | None, typer.Option(*later.names, hidden=True)]
+        )
+        for index, later in enumerate(LATER)
+    ]
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )

@@ -1,0 +1,107 @@
+"""What `okno serve` says while it starts: to a person, or to the program that started it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import Protocol
+
+import typer
+
+from okno.cli.private_server import Report, encode
+from okno.cli.progress import loading
+from okno.cli.text import megabytes
+from okno.core.errors import OknoError
+from okno.core.window import MemoryUse, Window
+from okno.engines.client import EngineStatus
+
+
+class Reporter(Protocol):
+    """Told in order: notes, loading, progress, then ready or failed. Closed at the end."""
+
+    def note(self, text: str) -> None: ...
+    def loading(self, name: str, size_bytes: int) -> None: ...
+    def progress(self, fraction: float) -> None: ...
+    def ready(self, url: str, model: str, status: EngineStatus) -> None: ...
+    def failed(self, error: OknoError) -> None: ...
+    def close(self) -> None: ...
+
+
+class HumanReporter:
+    """Notes and the loading bar to stderr, the ready line to stdout."""
+
+    def __init__(self) -> None:
+        self._bar = ExitStack()
+
+    def note(self, text: str) -> None:
+        typer.echo(f"note: {text}", err=True)
+
+    def loading(self, name: str, size_bytes: int) -> None:
+        size = f" ({megabytes(size_bytes)})" if size_bytes else ""
+        self._move = self._bar.enter_context(loading(f"Loading {name}{size}"))
+
+    def progress(self, fraction: float) -> None:
+        self._move(fraction)
+
+    def ready(self, url: str, model: str, status: EngineStatus) -> None:
+        self.close()
+        for note in status.notes:
+            self.note(note)
+        typer.echo(ready_line(url, model, status))
+        sys.stdout.flush()
+
+    def failed(self, error: OknoError) -> None:
+        """The error is printed where every command's errors are."""
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class ProgramReporter:
+    """One JSON object a line to stdout (`private_server.Report`)."""
+
+    def note(self, text: str) -> None:
+        self._send(Report(note=text))
+
+    def loading(self, name: str, size_bytes: int) -> None:
+        self._send(Report(progress=0.0))
+
+    def progress(self, fraction: float) -> None:
+        self._send(Report(progress=fraction))
+
+    def ready(self, url: str, model: str, status: EngineStatus) -> None:
+        for note in status.notes:
+            self.note(note)
+        self._send(Report(url=url))
+
+    def failed(self, error: OknoError) -> None:
+        self._send(Report(error=error.info))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _send(self, report: Report) -> None:
+        sys.stdout.buffer.write(encode(report) + b"\n")
+        sys.stdout.flush()
+
+
+def ready_line(url: str, model: str, status: EngineStatus) -> str:
+    """Address, model, window and memory in one line."""
+    parts = [f"okno is ready: {url}", model]
+    parts += [_window(status.window)] if status.window else []
+    parts += [_memory(status.memory)] if status.memory else []
+    return " · ".join(parts)
+
+
+def _window(window: Window) -> str:
+    return (
+        f"batch {window.batch_size} × ctx {window.ctx:,} "
+        f"(KV pool {window.kv_pool_tokens:,} tokens, {window.kv_type})"
+    )
+
+
+def _memory(memory: MemoryUse) -> str:
+    return (
+        f"memory {megabytes(memory.process_bytes)} (weights {megabytes(memory.weights_bytes)}, "
+        f"KV {megabytes(memory.kv_bytes)}), {megabytes(memory.free_bytes)} free"
+    )

@@ -1,0 +1,48 @@
+"""One engine and one HTTP server, from the first byte loaded to the last answer sent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from okno.cli.reporters import Reporter
+from okno.engines.protocol import WorkerOptions
+from okno.engines.supervisor import Supervisor
+from okno.server.run import serve
+from okno.server.settings import ServerSettings
+
+
+async def serving(
+    options: WorkerOptions, settings: ServerSettings, hang_timeout_s: float, reporter: Reporter
+) -> None:
+    """Serve until a signal. HTTP listens first (a busy port is said at once, /health tells the
+    progress), then the model loads. Raises the OknoError of whichever fails."""
+    supervisor = Supervisor(options, hang_timeout_s=hang_timeout_s, on_progress=reporter.progress)
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    http = asyncio.create_task(serve(supervisor, settings, on_ready=address.set_result))
+    load: asyncio.Task[Any] | None = None
+    try:
+        await _first(http, address)
+        if not http.done():
+            load = asyncio.create_task(supervisor.start())
+            await _first(http, load)
+        if load is not None and not http.done():
+            await load
+            reporter.ready(address.result(), settings.model, supervisor.status())
+        await http
+    finally:
+        await _ended(http, load)
+        await supervisor.close()
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _ended(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel what still runs and wait for it; its outcome no longer matters."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)

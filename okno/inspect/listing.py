@@ -1,0 +1,155 @@
+"""What lies in a models folder: GGUF models, and folders of formats that come later.
+
+Looks three folders deep (publisher/repository/file), never outside the folder: a link that leads
+out is left out and remembered by name. Files whose names cannot be printed are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_DEPTH = 3
+MAX_ENTRIES = 20_000
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A GGUF model on this machine. path: the file, or the first file of a split model; size:
+    of all its files. spellings: what it may be called."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    spellings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A folder with weights in a format that cannot be loaded yet."""
+
+    name: str
+    format: str
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        return (self.name, self.name.rsplit("/", 1)[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything found, sorted by name. leading_out: names of links to somewhere else."""
+
+    models: tuple[LocalModel, ...]
+    foreign: tuple[Foreign, ...]
+    leading_out: tuple[str, ...]
+
+
+def list_folder(folder: Path) -> Listing:
+    """What lies in `folder`; nothing, if it does not exist or may not be read."""
+    try:
+        root = folder.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        return Listing((), (), ())
+    inside, leading_out = _walk(root)
+    ggufs = [path for path in inside if _is_model_file(path)]
+    models = [_model(path, root, ggufs) for path in ggufs]
+    return Listing(
+        tuple(sorted(models, key=lambda model: model.name)),
+        tuple(_foreign(inside, ggufs, root)),
+        tuple(leading_out),
+    )
+
+
+def stem_of(path: Path) -> str:
+    """The name of a model file without `.gguf` and the number of the part."""
+    return SHARD.sub("", path.name).removesuffix(".gguf")
+
+
+def split_size_bytes(path: Path) -> int:
+    """The size of a model file, or of all files of the split model it is the first of."""
+    match = SHARD.search(path.name)
+    if not match:
+        return path.stat().st_size
+    stem, count = path.name[: match.start()], match.group(2)
+    shards = [path.with_name(f"{stem}-{n:05d}-of-{count}.gguf") for n in range(1, int(count) + 1)]
+    return sum(shard.stat().st_size for shard in shards if shard.is_file())
+
+
+def _walk(root: Path) -> tuple[list[Path], list[str]]:
+    """The regular files under `root`, and the links that lead out of it."""
+    files: list[Path] = []
+    leading_out: list[str] = []
+    folders = [root]
+    while folders:
+        for entry in _entries(folders.pop()):
+            path = Path(entry.path)
+            if not entry.name.isprintable():
+                continue
+            if not _stays_inside(path, root):
+                leading_out += [path.relative_to(root).as_posix(), path.stem]
+            elif entry.is_dir() and not entry.is_symlink():
+                folders += [path] if len(path.relative_to(root).parts) < MAX_DEPTH else []
+            elif entry.is_file():
+                files.append(path)
+            if len(files) >= MAX_ENTRIES:
+                return files, leading_out
+    return sorted(files), leading_out
+
+
+def _stays_inside(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError:
+        return
+
+
+def _is_model_file(path: Path) -> bool:
+    """A .gguf file that is not a further part of a split model nor an image projector."""
+    shard = SHARD.search(path.name)
+    further = shard is not None and int(shard.group(1)) != 1
+    return path.suffix == ".gguf" and not further and not path.name.startswith("mmproj")
+
+
+def _model(path: Path, root: Path, ggufs: list[Path]) -> LocalModel:
+    """Named after its file; also by its path in the folder, and by its folder if alone there."""
+    stem = stem_of(path)
+    relative = path.relative_to(root)
+    above = relative.parent.as_posix()
+    spellings = {path.name, stem, relative.as_posix(), (relative.parent / stem).as_posix()}
+    if above != "." and sum(other.parent == path.parent for other in ggufs) == 1:
+        spellings |= {above, relative.parent.name}
+    unique = sum(stem_of(other) == stem for other in ggufs) == 1
+    name = stem if unique else (relative.parent / stem).as_posix()
+    return LocalModel(name, path, split_size_bytes(path), tuple(sorted(spellings)))
+
+
+def _foreign(files: list[Path], ggufs: list[Path], root: Path) -> Iterator[Foreign]:
+    """Folders with safetensors (or older) weights and no GGUF beside them."""
+    usable = {path.parent for path in ggufs}
+    for parent in sorted({path.parent for path in files} - usable - {root}):
+        kind = format_of({path.name for path in files if path.parent == parent})
+        if kind:
+            yield Foreign(parent.relative_to(root).as_posix(), kind)
+
+
+def format_of(names: set[str]) -> str | None:
+    """The format of the weights in a folder with files of these names; None without weights."""
+    weights = [name for name in names if name.endswith((".safetensors", ".bin", ".pt"))]
+    if not weights:
+        return None
+    if "quantize_config.json" in names or any("gptq" in name.lower() for name in weights):
+        return "GPTQ"
+    return "safetensors" if any(name.endswith(".safetensors") for name in weights) else "PyTorch"

@@ -1,0 +1,162 @@
+"""How much memory a new process may still take: the machine's, and that of every cgroup above us.
+
+`free_memory` runs (reads files), everything else parses text. Sources: proc(5) MemAvailable,
+kernel docs cgroup-v1/memory.rst and cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+Read = Callable[[PurePosixPath], str | None]
+
+PROC = PurePosixPath("/proc")
+V1_UNLIMITED_BYTES = 1 << 60  # v1 writes "no limit" as a number near 2^63, rounded to pages
+
+
+@dataclass(frozen=True, slots=True)
+class FreeMemory:
+    """Bytes that can be taken now, and what bounds them: `machine` or a cgroup's folder."""
+
+    free_bytes: int
+    bound_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupMount:
+    """Where a cgroup hierarchy with a memory controller is mounted. root: the cgroup that shows
+    at the mount point (`/` except in containers)."""
+
+    version: int
+    root: PurePosixPath
+    mount_point: PurePosixPath
+
+
+def free_memory() -> FreeMemory:
+    """The smallest of what the machine and each enclosing cgroup still allow."""
+    return memory_from(read_text) or FreeMemory(psutil.virtual_memory().available, "machine")
+
+
+def read_text(path: PurePosixPath) -> str | None:
+    """The text of `path`; None if it is not there or may not be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def memory_from(read: Read) -> FreeMemory | None:
+    """The answer from files as `read` gives them; None without a Linux /proc/meminfo."""
+    available = parse_meminfo(read(PROC / "meminfo") or "")
+    if available is None:
+        return None
+    bounds = [FreeMemory(available, "machine"), *_cgroup_bounds(read)]
+    return min(bounds, key=lambda bound: bound.free_bytes)
+
+
+def parse_meminfo(text: str) -> int | None:
+    """MemAvailable in bytes."""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def parse_cgroups(text: str) -> dict[int, PurePosixPath]:
+    """/proc/self/cgroup: cgroup version to our path in the hierarchy that may hold memory."""
+    paths: dict[int, PurePosixPath] = {}
+    for line in text.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            paths[2] = PurePosixPath(path)
+        elif "memory" in controllers.split(","):
+            paths[1] = PurePosixPath(path)
+    return paths
+
+
+def parse_mounts(text: str) -> list[CgroupMount]:
+    """/proc/self/mountinfo: the mounts of cgroup hierarchies that may hold memory."""
+    mounts = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) < 5 or len(kind) < 3:
+            continue
+        root, mount_point = (PurePosixPath(_unescaped(part)) for part in fields[3:5])
+        if kind[0] == "cgroup2":
+            mounts.append(CgroupMount(2, root, mount_point))
+        elif kind[0] == "cgroup" and "memory" in kind[2].split(","):
+            mounts.append(CgroupMount(1, root, mount_point))
+    return mounts
+
+
+def free_in_v2(limit: str | None, high: str | None, current: str | None, stat: str) -> int | None:
+    """Free bytes from memory.max, memory.high, memory.current and memory.stat; None without a
+    limit. Clean file pages count as free: the kernel takes them back before it refuses."""
+    limits = [int(text) for text in (limit, high) if text and text.strip() != "max"]
+    if not limits or current is None:
+        return None
+    counts = parse_stat(stat)
+    cache = counts.get("inactive_file", 0) + counts.get("active_file", 0)
+    return max(0, min(limits) - max(0, int(current) - cache))
+
+
+def free_in_v1(limit: str | None, usage: str | None, stat: str) -> int | None:
+    """The same from memory.limit_in_bytes, memory.usage_in_bytes and memory.stat of cgroup v1."""
+    if limit is None or usage is None or int(limit) >= V1_UNLIMITED_BYTES:
+        return None
+    counts = parse_stat(stat)
+    cache = counts.get("total_inactive_file", 0) + counts.get("total_active_file", 0)
+    return max(0, int(limit) - max(0, int(usage) - cache))
+
+
+def parse_stat(text: str) -> dict[str, int]:
+    """memory.stat: one `name value` a line."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def ancestors(mount: CgroupMount, path: PurePosixPath) -> Iterator[PurePosixPath]:
+    """The folders of our cgroup and of all above it that the mount shows, innermost first.
+
+    A path outside the mount's root (a container whose namespace hides it) leaves the mount point.
+    """
+    inside = path.relative_to(mount.root) if path.is_relative_to(mount.root) else PurePosixPath()
+    folder = mount.mount_point / inside if ".." not in inside.parts else mount.mount_point
+    yield folder
+    while folder != mount.mount_point:
+        folder = folder.parent
+        yield folder
+
+
+def _cgroup_bounds(read: Read) -> Iterator[FreeMemory]:
+    paths = parse_cgroups(read(PROC / "self/cgroup") or "")
+    for mount in parse_mounts(read(PROC / "self/mountinfo") or ""):
+        if mount.version not in paths:
+            continue
+        for folder in ancestors(mount, paths[mount.version]):
+            free_bytes = _free_in(mount.version, folder, read)
+            if free_bytes is not None:
+                yield FreeMemory(free_bytes, str(folder))
+
+
+def _free_in(version: int, folder: PurePosixPath, read: Read) -> int | None:
+    def text(name: str) -> str | None:
+        return read(folder / name)
+
+    stat = text("memory.stat") or ""
+    if version == 2:
+        return free_in_v2(text("memory.max"), text("memory.high"), text("memory.current"), stat)
+    return free_in_v1(text("memory.limit_in_bytes"), text("memory.usage_in_bytes"), stat)
+
+
+def _unescaped(text: str) -> str:
+    r"""mountinfo writes space, tab, newline and backslash as \040, \011, \012, \134."""
+    for code, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+        text = text.replace(f"\\{code}", character)
+    return text

@@ -1,0 +1,198 @@
+"""Model names: what `--model NAME` means on this machine.
+
+`find_model` is for the person at the keyboard: a path, or a name. `find_by_name` is for names
+alone: it picks an entry of the folder's listing and never builds a path from the name, so a name
+cannot lead out of the folder whatever it contains.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import platformdirs
+
+from okno.core.errors import ModelNotFound, ModelUnusable
+from okno.inspect.listing import (
+    Foreign,
+    Listing,
+    LocalModel,
+    format_of,
+    list_folder,
+    split_size_bytes,
+    stem_of,
+)
+from okno.inspect.names import candidates, nearest
+
+DEMO = "demo"
+MAX_NAME_CHARS = 1024
+GGUF_MAGIC = b"GGUF"
+
+
+def models_folder(asked: Path | None = None) -> Path:
+    """The models folder: the asked one, else `models` in okno's user data folder."""
+    if asked is not None:
+        return asked.expanduser()
+    return Path(platformdirs.user_data_dir("okno", appauthor=False)) / "models"
+
+
+def demo_model() -> LocalModel:
+    """The model that ships with okno."""
+    path = Path(str(files("okno"))) / "data" / "demo.gguf"
+    return LocalModel(DEMO, path, path.stat().st_size)
+
+
+def find_model(asked: str, folder: Path) -> LocalModel:
+    """The model that `asked` means: a path to a GGUF file or to a folder with one, `demo`, or a
+    name in `folder`.
+
+    Raises ModelNotFound (with the nearest names) or ModelUnusable (a file that is no GGUF).
+    """
+    _check_characters(asked)
+    if asked == DEMO:
+        return demo_model()
+    path = Path(asked).expanduser()
+    if _means_a_path(asked, path):
+        return _at_path(path, asked)
+    return find_by_name(asked, folder)
+
+
+def find_by_name(asked: str, folder: Path) -> LocalModel:
+    """The model named `asked` in `folder` (or `demo`), never one outside it. Errors as
+    `find_model`."""
+    _check_characters(asked)
+    if asked == DEMO:
+        return demo_model()
+    listing = list_folder(folder)
+    found = candidates(asked, listing.models)
+    if len(found) == 1:
+        return checked(found[0])
+    if found:
+        raise ModelNotFound(
+            f"{_quoted(asked)} fits {len(found)} models: {_names(found)}. Give one of these names."
+        )
+    raise _nothing_found(asked, folder, listing)
+
+
+def checked(model: LocalModel) -> LocalModel:
+    """`model`, when its file begins like a GGUF file."""
+    try:
+        with model.path.open("rb") as file:
+            magic = file.read(len(GGUF_MAGIC))
+    except OSError as error:
+        raise ModelUnusable(f"{model.path} cannot be read: {error.strerror}.") from None
+    if magic != GGUF_MAGIC:
+        raise ModelUnusable(
+            f"{model.path} is not a GGUF file (it begins with {magic!r} instead of {GGUF_MAGIC!r})."
+            " Was the download cut short, or is it another format?"
+        )
+    return model
+
+
+def _means_a_path(asked: str, path: Path) -> bool:
+    """It can only be a path, or it is written like one and there is something."""
+    only_a_path = path.is_absolute() or asked.startswith(("./", "../", "~"))
+    written_as_path = asked.endswith(".gguf") or os.sep in asked or "/" in asked
+    return only_a_path or (written_as_path and _exists(path))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, or one the file system cannot encode
+        return False
+
+
+def _at_path(path: Path, asked: str) -> LocalModel:
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file():
+        return checked(LocalModel(stem_of(path), path, split_size_bytes(path)))
+    if _exists(path):
+        raise ModelUnusable(f"{_quoted(asked)} is neither a file nor a folder.")
+    raise ModelNotFound(f"There is no file {_quoted(asked)}.")
+
+
+def _in_folder(folder: Path) -> LocalModel:
+    """The one model in a folder given by path."""
+    listing = list_folder(folder)
+    if len(listing.models) == 1:
+        return checked(listing.models[0])
+    if listing.models:
+        raise ModelNotFound(
+            f"{folder} holds {len(listing.models)} models: {_names(listing.models)}. "
+            "Give the path of one file."
+        )
+    kind = format_of({path.name for path in folder.iterdir()})
+    if kind:
+        raise _foreign(Foreign(str(folder), kind))
+    raise ModelNotFound(f"{folder} holds no .gguf file.")
+
+
+def _check_characters(asked: str) -> None:
+    """Refuse what no model is called: control, invisible and unpaired characters, endless names."""
+    if not asked or len(asked) > MAX_NAME_CHARS:
+        raise ModelNotFound(
+            f"A model name has 1 to {MAX_NAME_CHARS:,} characters; this one has {len(asked):,}."
+        )
+    for character in asked:
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+            raise ModelNotFound(
+                f"The model name {_quoted(asked)} contains the invisible or invalid character "
+                f"U+{ord(character):04X}; no model is called that."
+            )
+
+
+def _nothing_found(asked: str, folder: Path, listing: Listing) -> ModelNotFound | ModelUnusable:
+    """The error that helps most."""
+    foreign = candidates(asked, listing.foreign)
+    if foreign:
+        return _foreign(foreign[0])
+    parts = asked.replace("\\", "/").split("/")
+    if ".." in parts:
+        return ModelNotFound(
+            f"{_quoted(asked)} leads out of the models folder, and there is no such file. "
+            "Give a name in the folder, or the path of a .gguf file."
+        )
+    if asked in listing.leading_out:
+        return ModelNotFound(
+            f"{_quoted(asked)} is a link that leads out of the models folder. "
+            "Give the path of the .gguf file itself."
+        )
+    known = [DEMO, *(model.name for model in listing.models)]
+    message = f"There is no model {_quoted(asked)} in {folder}. {_offer(asked, known)}"
+    if len(parts) == 2 and not asked.endswith(".gguf") and all(parts):
+        message += (
+            " If it is a Hugging Face repository: downloads come with a later version; put its "
+            "GGUF file into that folder, or give its path."
+        )
+    return ModelNotFound(message)
+
+
+def _offer(asked: str, known: Sequence[str]) -> str:
+    near = nearest(asked, known)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    more = f" and {len(known) - 8} more (okno models)" if len(known) > 8 else ""
+    return f"There is: {', '.join(known[:8])}{more}."
+
+
+def _foreign(folder: Foreign) -> ModelUnusable:
+    return ModelUnusable(
+        f"{folder.name} holds {folder.format} weights; these formats land with a later version of "
+        "okno. Use a GGUF file of this model."
+    )
+
+
+def _names(models: Sequence[LocalModel]) -> str:
+    shown = ", ".join(model.name for model in models[:8])
+    return f"{shown}, …" if len(models) > 8 else shown
+
+
+def _quoted(name: str) -> str:
+    """The name as one printable, short word."""
+    text = name if name.isprintable() else ascii(name)[1:-1]
+    return f"'{text[:80]}…'" if len(text) > 80 else f"'{text}'"

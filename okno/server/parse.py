@@ -1,0 +1,313 @@
+"""Wire structs to core values. Pure: every field is honoured, or refused with its name."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from okno.core.errors import BadRequest
+from okno.core.request import (
+    MAX_CONSTRAINT_CHARS,
+    Constraint,
+    Message,
+    Prompt,
+    Sampling,
+    Stop,
+)
+from okno.server.schemas import (
+    ChatFields,
+    ChatMessage,
+    CompletionFields,
+    GenerationFields,
+    SchemaFormat,
+)
+from okno.server.wire import decode_any, given
+
+MAX_SEQUENCES = 128
+MAX_INPUTS = 2048
+MAX_INT = 2**31 - 1
+MAX_SEED = 2**64
+NO_TOOLS = "tool calls come with a later version"
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+V = TypeVar("V")
+
+
+def chosen(names: Sequence[str], values: Sequence[V | None]) -> V | None:
+    """The value of several names for one thing; two that differ are refused."""
+    present = [(n, v) for n, v in zip(names, values, strict=True) if v is not None]
+    if len(present) > 1 and any(v != present[0][1] for _, v in present):
+        raise BadRequest(
+            f"`{present[0][0]}` and `{present[1][0]}` mean the same and differ; send one.",
+            param=present[1][0],
+        )
+    return present[0][1] if present else None
+
+
+def or_default(value: V | None, default: V) -> V:
+    return default if value is None else value
+
+
+# Sampling and stopping --------------------------------------------------------------------------
+
+
+def sampling(body: GenerationFields, logprobs: int | None) -> Sampling:
+    """The sampling of choice 0; a missing seed is drawn here, so that a replay repeats it."""
+    off = Sampling()
+    penalty = chosen(
+        ("repetition_penalty", "repeat_penalty"), (body.repetition_penalty, body.repeat_penalty)
+    )
+    check_bias(body.logit_bias or {})
+    return Sampling(
+        temperature=or_default(body.temperature, off.temperature),
+        top_k=or_default(body.top_k, off.top_k),
+        top_p=or_default(body.top_p, off.top_p),
+        min_p=or_default(body.min_p, off.min_p),
+        typical_p=or_default(body.typical_p, off.typical_p),
+        repetition_penalty=or_default(penalty, off.repetition_penalty),
+        penalty_last_n=or_default(body.repeat_last_n, off.penalty_last_n),
+        frequency_penalty=or_default(body.frequency_penalty, off.frequency_penalty),
+        presence_penalty=or_default(body.presence_penalty, off.presence_penalty),
+        seed=secrets.randbits(63) if body.seed is None else body.seed,
+        logit_bias=body.logit_bias or {},
+        logprobs=logprobs,
+    )
+
+
+def check_bias(bias: dict[int, float]) -> None:
+    for token in bias:
+        check_token(token, "logit_bias")
+
+
+def check_token(token: int, param: str) -> None:
+    if not 0 <= token <= MAX_INT:
+        raise BadRequest(
+            f"`{param}` names token {str(token)[:20]}, which cannot exist.", param=param
+        )
+
+
+def nth_seed(seed: int, k: int) -> int:
+    """The seed of choice k; wraps at the top of the range."""
+    return seed + k if seed + k < MAX_SEED else seed + k - MAX_SEED
+
+
+def stop(body: GenerationFields, max_completion_tokens: int | None = None) -> Stop:
+    limit = chosen(
+        ("max_tokens", "max_completion_tokens"), (body.max_tokens, max_completion_tokens)
+    )
+    strings = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return Stop(
+        strings=strings,
+        max_tokens=None if limit is None else min(limit, MAX_INT),
+        ignore_eos=bool(body.ignore_eos),
+        include_stop=bool(body.include_stop_str_in_output),
+    )
+
+
+def choices(body: GenerationFields, prompts: int = 1) -> int:
+    """n, checked: at most MAX_SEQUENCES sequences per HTTP request."""
+    n = or_default(body.n, 1)
+    if not 1 <= n <= MAX_SEQUENCES // prompts:
+        raise BadRequest(
+            f"`n` is {n}; allowed is [1, {MAX_SEQUENCES // prompts}]"
+            + (f" for {prompts} prompts." if prompts > 1 else "."),
+            param="n",
+        )
+    return n
+
+
+def wants_usage(body: GenerationFields) -> bool:
+    if body.stream_options is not None and not body.stream:
+        raise BadRequest("`stream_options` needs `stream: true`.", param="stream_options")
+    return body.stream_options is not None and body.stream_options.include_usage
+
+
+# Constraints ------------------------------------------------------------------------------------
+
+
+def constraint(body: GenerationFields) -> Constraint | None:
+    """The one constraint of the request; two at once are refused."""
+    regex = chosen(("regex", "guided_regex"), (body.regex, body.guided_regex))
+    grammar = chosen(("grammar", "guided_grammar"), (body.grammar, body.guided_grammar))
+    schema = given(body.guided_json)
+    found = {
+        "response_format": format_constraint(body),
+        "regex": Constraint("regex", bounded(regex, "regex")) if regex is not None else None,
+        "grammar": Constraint("grammar", bounded(grammar, "grammar"))
+        if grammar is not None
+        else None,
+        "guided_json": schema_constraint(schema, "guided_json") if schema else None,
+    }
+    active = [name for name, value in found.items() if value is not None]
+    if len(active) > 1:
+        raise BadRequest(
+            f"`{active[0]}` and `{active[1]}` cannot hold at once; send one.", param=active[1]
+        )
+    return found[active[0]] if active else None
+
+
+def bounded(source: str, param: str) -> str:
+    if len(source) > MAX_CONSTRAINT_CHARS:
+        raise BadRequest(
+            f"`{param}` has {len(source):,} characters; at most {MAX_CONSTRAINT_CHARS:,} "
+            "are accepted.",
+            param=param,
+        )
+    return source
+
+
+def format_constraint(body: GenerationFields) -> Constraint | None:
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return Constraint("json_object")
+    if wanted.type == "json_schema":
+        return schema_constraint(schema_of(wanted.json_schema), "response_format")
+    raise BadRequest(
+        f"`response_format.type` is {wanted.type!r}; known are text, json_object and json_schema.",
+        param="response_format.type",
+    )
+
+
+def schema_of(raw: Raw) -> bytes:
+    """The schema inside OpenAI's `json_schema: {name, schema, strict}`; it is always enforced."""
+    param = "response_format.json_schema"
+    try:
+        schema = given(msgspec.json.decode(raw, type=SchemaFormat).schema) if given(raw) else b""
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"`{param}` is wrong: {error}.", param=param) from None
+    if not schema:
+        raise BadRequest(f"`{param}.schema` is missing.", param=f"{param}.schema")
+    return schema
+
+
+def schema_constraint(raw: bytes, param: str) -> Constraint:
+    value = decode_any(raw, param, MAX_CONSTRAINT_CHARS)
+    if isinstance(value, str) and param == "guided_json":
+        raw = value.encode()
+        value = decode_any(raw, param, MAX_CONSTRAINT_CHARS)
+    if not isinstance(value, dict):
+        raise BadRequest(f"`{param}`: the schema must be a JSON object.", param=param)
+    return Constraint("json_schema", bounded(raw.decode(), param))
+
+
+# Chat -------------------------------------------------------------------------------------------
+
+
+def chat_prompt(body: ChatFields) -> Prompt:
+    go_on = bool(body.continue_final_message)
+    if body.add_generation_prompt is not None and body.add_generation_prompt == go_on:
+        raise BadRequest(
+            "`add_generation_prompt` must be the opposite of `continue_final_message`.",
+            param="add_generation_prompt",
+        )
+    return Prompt(messages=messages(body.messages, go_on), continue_last=go_on)
+
+
+def messages(turns: list[ChatMessage], continue_last: bool = False) -> tuple[Message, ...]:
+    parsed = tuple(message(turn, f"messages[{i}]") for i, turn in enumerate(turns))
+    if continue_last and (not parsed or parsed[-1].role != "assistant"):
+        raise BadRequest(
+            "`continue_final_message` needs an assistant message at the end of `messages`.",
+            param="continue_final_message",
+        )
+    return parsed
+
+
+def message(turn: ChatMessage, where: str) -> Message:
+    for name in ("tool_calls", "function_call", "tool_call_id"):
+        if given(getattr(turn, name)) not in (b"", b"[]"):
+            raise BadRequest(f"`{where}.{name}`: {NO_TOOLS}.", param=f"{where}.{name}")
+    if turn.role in ("tool", "function"):
+        raise BadRequest(f"`{where}.role` is {turn.role!r}: {NO_TOOLS}.", param=f"{where}.role")
+    if turn.role not in ROLES:
+        raise BadRequest(
+            f"`{where}.role` is {turn.role[:40]!r}; known are {', '.join(ROLES)}.",
+            param=f"{where}.role",
+        )
+    return Message(ROLES[turn.role], content(turn, where), turn.name)
+
+
+def content(turn: ChatMessage, where: str) -> str:
+    """The text of a message; several text parts become lines."""
+    if isinstance(turn.content, str):
+        return turn.content
+    if turn.content is None:
+        raise BadRequest(f"`{where}.content` is missing.", param=f"{where}.content")
+    texts = []
+    for i, part in enumerate(turn.content):
+        if part.type != "text" or part.text is None:
+            raise BadRequest(
+                f"`{where}.content[{i}]` is of type {part.type[:40]!r}; only text is read here.",
+                param=f"{where}.content[{i}]",
+            )
+        texts.append(part.text)
+    return "\n".join(texts)
+
+
+def chat_logprobs(body: ChatFields) -> int | None:
+    if body.top_logprobs is not None and not body.logprobs:
+        raise BadRequest("`top_logprobs` needs `logprobs: true`.", param="top_logprobs")
+    return or_default(body.top_logprobs, 0) if body.logprobs else None
+
+
+def refuse_tools(body: ChatFields) -> None:
+    """Tools are a later version; the forms that mean "none" pass."""
+    for name in ("tools", "functions"):
+        if given(getattr(body, name)) not in (b"", b"[]"):
+            raise BadRequest(f"`{name}`: {NO_TOOLS}.", param=name)
+    for name in ("tool_choice", "function_call"):
+        if given(getattr(body, name)) not in (b"", b'"none"', b'"auto"'):
+            raise BadRequest(f"`{name}`: {NO_TOOLS}.", param=name)
+    if body.modalities not in (None, ["text"]):
+        raise BadRequest("`modalities`: only text is produced here.", param="modalities")
+
+
+# Completions and embeddings ---------------------------------------------------------------------
+
+
+def inputs(value: str | list[str | int | list[int]], param: str) -> list[str | tuple[int, ...]]:
+    """Text, texts, tokens or token lists as a list of inputs."""
+    if isinstance(value, str):
+        return [value]
+    if not value:
+        raise BadRequest(f"`{param}` is empty.", param=param)
+    if all(isinstance(x, int) for x in value):
+        return [tokens(value, param)]
+    if len(value) > MAX_INPUTS:
+        raise BadRequest(
+            f"`{param}` has {len(value):,} inputs; at most {MAX_INPUTS:,}.", param=param
+        )
+    return [x if isinstance(x, str) else tokens(x, param) for x in value]
+
+
+def tokens(value: object, param: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        raise BadRequest(f"`{param}`: texts, or lists of token ids, not a mixture.", param=param)
+    for token in value:
+        check_token(token, param)
+    return tuple(value)
+
+
+def completion_prompts(body: CompletionFields) -> list[Prompt]:
+    found = inputs(body.prompt, "prompt")
+    if len(found) > MAX_SEQUENCES:
+        raise BadRequest(
+            f"`prompt` has {len(found):,} prompts; at most {MAX_SEQUENCES}.", param="prompt"
+        )
+    return [Prompt(text=x) if isinstance(x, str) else Prompt(tokens=x) for x in found]
+
+
+def check_completion(body: CompletionFields) -> None:
+    if body.suffix:
+        raise BadRequest("`suffix`: filling the middle is not supported.", param="suffix")
+    if body.best_of is not None and body.best_of != or_default(body.n, 1):
+        raise BadRequest("`best_of` must equal `n`; all choices are returned.", param="best_of")
+    if body.echo and body.logprobs is not None:
+        raise BadRequest("`echo` with `logprobs` is not supported; send one.", param="echo")
