@@ -338,5 +338,12 @@ def compile_grammar(constraint: Constraint, tokenizer: LLTokenizer) -> LLMatcher
     if not matcher.is_error():
         matcher.compute_bitmask()
     if matcher.is_error():
-        refuse(constraint.kind, matcher.get_error() or "nothing can match it.")
+        refuse(constraint.kind, _reason(matcher.get_error()))
     return matcher
+
+
+def _reason(error: str) -> str:
+    """llguidance's message, or what its bare stop reason means."""
+    if error.startswith("NoExtension"):
+        return "no text can satisfy it."
+    return error.replace("<non-verbose/>", "")

@@ -238,7 +238,8 @@ def _typical(x: Values, typical_p: float) -> Ids:
 
 
 def _top_k(x: Values, k: int) -> Ids:
-    """Ids of the k highest, ascending; of equals the lower id."""
+    """Ids of the k highest (all, if there are fewer), ascending; of equals the lower id."""
+    k = min(k, len(x))
     best = x.max()
     for width in (4.0, 16.0, math.inf):
         near = np.flatnonzero(x >= best - x.dtype.type(width))

@@ -196,15 +196,15 @@ class _Child:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
-        package_root = str(Path(__file__).resolve().parents[2])
+        imports = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-s", "-m", "okno.engines.sandbox_child", str(os.getpid())],
+                [sys.executable, "-m", "okno.engines.sandbox_child", str(os.getpid())],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
-                env={**passed_on, "PYTHONPATH": package_root},
+                env={**passed_on, "PYTHONPATH": os.pathsep.join(imports)},
                 close_fds=True,
             )
         self.pid = self._process.pid

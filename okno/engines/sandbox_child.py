@@ -23,7 +23,7 @@ from okno.engines.sandbox import Done, Job, Refused, RenderJob, Reply, decode_jo
 from okno.engines.template import render
 
 MEMORY_BYTES = 1024**3
-STACK_BYTES = 2 * 1024**2  # less than any thread of the worker has: what fits here fits there
+STACK_BYTES = 1024**2  # less than any thread of the worker has: what fits here fits there
 WORN_OUT_BYTES = 256 * 1024**2
 OPEN_FILES = 16
 GRACE_S = 0.5
