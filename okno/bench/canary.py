@@ -1,20 +1,20 @@
-"""Canaries: a random word in each prompt that no other client's answer may contain."""
+"""Canaries: a random number in each prompt that no other client's answer may contain."""
 
 from __future__ import annotations
 
 import random
 import re
 
-LENGTH = 8
-ALPHABET = "BCDFGHKLMNPRSTVWXZ"
-_RUN = re.compile(f"[{ALPHABET}]{{{LENGTH},}}")
+DIGITS = 10
+_RUN = re.compile(rf"[0-9]{{{DIGITS},}}")
 
 
 class Canaries:
-    """Issues unique words and finds those of others in a text.
+    """Issues unique numbers and finds those of others in a text.
 
-    Two words out of 18^8 (11 billion) meet by chance once in some hundred thousand answers of
-    noise at 10,000 issued words, so a find is a leak.
+    Digits, because the demo model repeats them exactly: answers do contain canaries, so a leak
+    would show. Ten of them, because a number out of 10^10 meets one of 20,000 issued by chance
+    once in 500,000, so a find is a leak.
     """
 
     def __init__(self, seed: int) -> None:
@@ -22,21 +22,21 @@ class Canaries:
         self._issued: set[str] = set()
 
     def issue(self) -> str:
-        """A word that was never issued before."""
+        """A number, as text, that was never issued before."""
         while True:
-            word = "".join(self._random.choices(ALPHABET, k=LENGTH))
-            if word not in self._issued:
-                self._issued.add(word)
-                return word
+            number = "".join(self._random.choices("0123456789", k=DIGITS))
+            if number not in self._issued:
+                self._issued.add(number)
+                return number
 
     def __len__(self) -> int:
         return len(self._issued)
 
     def foreign(self, own: str, text: str) -> set[str]:
-        """Issued words other than `own` that occur anywhere in `text`, also inside longer runs."""
+        """Issued numbers other than `own` that occur anywhere in `text`, also in longer runs."""
         windows = {
-            run[start : start + LENGTH]
+            run[start : start + DIGITS]
             for run in _RUN.findall(text)
-            for start in range(len(run) - LENGTH + 1)
+            for start in range(len(run) - DIGITS + 1)
         }
         return (windows & self._issued) - {own}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,8 +103,14 @@ class Exchange:
         self._parser.feed_data(data)
 
     def abort(self) -> None:
-        """Leave without a goodbye; what was not read is dropped."""
+        """Leave with a reset (RST): what was sent and not yet read is lost on both sides."""
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
+
+    def hang_up(self) -> None:
+        """Leave without waiting: the connection is closed (FIN) in the middle of the answer."""
+        self._writer.close()
 
     async def close(self) -> None:
         """Leave in good order."""

@@ -77,8 +77,9 @@ def beside(
     """The same logits while `others` decode in the same calls, rows in random order.
 
     All texts have as many forced tokens. mixed_prompts: the prompts too share calls, in random
-    pieces; else each prompt is computed alone, as in `alone`. swap: the negative control, a defect on purpose: from the
-    first step on, the sequence and its first neighbour continue in each other's memory.
+    pieces; else each prompt is computed alone, as in `alone`. swap: the negative control, a defect
+    on purpose: from the first step on, the sequence and its first neighbour continue in each
+    other's memory.
     """
     engine.forget()
     source = random.Random(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -65,6 +65,7 @@ def chat(
 ) -> int:
     """Chat with a model in the terminal, or get one answer."""
     loaded = load(given, os.environ)
+    system = valid(system, "--system")
     for note in loaded.notes:
         _remark(note)
     question = _question(prompt)
@@ -83,13 +84,22 @@ def chat(
 
 def _question(prompt: str | None) -> str | None:
     """The one question, if this is not a conversation: the argument, or stdin."""
-    if prompt not in (None, "-"):
-        return prompt
+    if prompt is not None and prompt != "-":
+        return valid(prompt, "PROMPT")
     if prompt is None and sys.stdin.isatty():
         return None
-    text = sys.stdin.read().strip()
+    text = valid(os.fsdecode(sys.stdin.buffer.read()), "stdin").strip()
     if not text:
         raise BadSetting("There is no question: stdin is empty. Give PROMPT, or pipe a text in.")
+    return text
+
+
+def valid(text: str, where: str) -> str:
+    """`text`, if it was valid in the terminal's encoding (Python marks what was not)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadSetting(f"The text of {where} is not valid UTF-8.", param=where) from None
     return text
 
 
@@ -142,8 +152,11 @@ def _running(loaded: Loaded, model: str) -> tuple[ChatClient, ServerInfo] | None
 
 def _start_private(stack: ExitStack, given: GivenFlags, model: str) -> ChatClient:
     server = stack.enter_context(PrivateServer(private_flags(given)))
+    notes: list[str] = []
     with loading(f"Loading {model}") as on_progress:
-        url = server.wait_ready(on_progress, _remark)
+        url = server.wait_ready(on_progress, notes.append)
+    for note in notes:
+        _remark(note)
     client = ChatClient(url, server.api_key)
     stack.callback(client.close)
     return client
@@ -161,21 +174,23 @@ def private_flags(given: GivenFlags) -> list[str]:
 
 def _converse(session: Session) -> None:
     """Read lines until /quit or Ctrl-D."""
-    import readline  # noqa: F401 - importing it gives input() line editing and history
-
+    with suppress(ImportError):  # importing it gives input() line editing; not on Windows
+        import readline  # noqa: F401
     info = session.info
     _remark(f"{info.model}, window {info.ctx:,} tokens. /help shows the commands, Ctrl-D leaves.")
     while True:
         try:
-            line = input("> ")
+            line = valid(input("> "), "this line")
         except EOFError:
             typer.echo()
             return
         except KeyboardInterrupt:
             _remark("(Ctrl-D leaves)")
-            continue
-        if not session.line(line):
-            return
+        except (BadSetting, UnicodeDecodeError):
+            _remark("error: this line is not valid UTF-8.")
+        else:
+            if not session.line(line):
+                return
 
 
 def _out(text: str) -> None:

@@ -35,9 +35,12 @@ def _run_server_py(args: list[str]) -> int:
 
 
 def _guarded(run: Run, args: list[str]) -> int:
-    """`run`, with a clear line when this Python has not got what okno needs."""
+    """`run`, with a clear line when this Python has not got what okno needs. A terminal that lacks
+    a letter gets a question mark for it."""
     if sys.version_info < (3, 11):  # noqa: UP036 - `python server.py` may be any Python
         return _refuse(f"okno needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         return run(args)
     except ModuleNotFoundError as error:

@@ -175,10 +175,11 @@ class ServeSettings(BaseModel):
         float,
         Field(gt=0, le=86_400, allow_inf_nan=False),
         Flag(
-            ("--hang-timeout",), ENGINE, "seconds without a finished step before the engine is "
-            "restarted", "Streams go on after the restart.", metavar="SECONDS",
+            ("--hang-timeout",), ENGINE,
+            "seconds without a step before the engine counts as hung and is restarted",
+            "Streams go on after the restart.", metavar="SECONDS",
         ),
-    ] = 30.0  # fmt: skip
+    ] = 60.0  # fmt: skip
     engine: Annotated[
         Literal["llamacpp", "scripted"],
         Flag(("--engine",), ENGINE, "engine; `scripted` loads no model", metavar="NAME",

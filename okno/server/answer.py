@@ -65,7 +65,7 @@ class WholeAnswer(Response):
     async def _run(self) -> Response:
         job = self._job
         choices = [Choice([job.echo[k // job.n] if job.echo else ""]) for k in self._indices()]
-        generation = self._context.generation(job.requests)
+        generation = self._context.generation(job.requests, job.wire_names)
         async with aclosing(generation):
             headers = job_headers(job, await generation.start())
             async for choice, item in generation.events():
@@ -104,7 +104,7 @@ class StreamedAnswer(Response):
 
     async def _run(self, send: Send) -> bool:
         loop = asyncio.get_running_loop()
-        generation = self._context.generation(self._job.requests)
+        generation = self._context.generation(self._job.requests, self._job.wire_names)
         async with aclosing(generation):
             await self._start(send, await generation.start())
             self._written_s = loop.time()

@@ -26,12 +26,13 @@ def chat_job(context: Context, body: ChatFields, client: str) -> Job:
     parse.refuse_tools(body)
     id = new_id("chatcmpl")
     stop = parse.stop(body, body.max_completion_tokens)
+    field, constraint = parse.constraint(body)
     base = Request(
         id=id,
         prompt=parse.chat_prompt(body),
         sampling=parse.sampling(body, parse.chat_logprobs(body)),
         stop=stop,
-        constraint=parse.constraint(body),
+        constraint=constraint,
         client=client,
         created_s=now_s(),
     )
@@ -46,6 +47,7 @@ def chat_job(context: Context, body: ChatFields, client: str) -> Job:
         stream=bool(body.stream),
         usage_chunk=parse.wants_usage(body),
         ignored=tuple(ignored_fields(body)),
+        wire_names={"response_format": field, "prompt": "messages"},
     )
 
 

@@ -33,12 +33,13 @@ def completion_job(
     context: Context, body: CompletionFields, prompts: Sequence[Prompt], client: str
 ) -> Job:
     id = new_id("cmpl")
+    field, constraint = parse.constraint(body)
     base = Request(
         id=id,
         prompt=prompts[0],
         sampling=parse.sampling(body, body.logprobs),
         stop=parse.stop(body),
-        constraint=parse.constraint(body),
+        constraint=constraint,
         client=client,
         created_s=now_s(),
     )
@@ -53,6 +54,7 @@ def completion_job(
         stream=bool(body.stream),
         usage_chunk=parse.wants_usage(body),
         ignored=tuple(ignored_fields(body)),
+        wire_names={"response_format": field},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeVar
@@ -50,8 +50,9 @@ class Context:
             )
         return names[0]
 
-    def generation(self, requests: Sequence[Request]) -> Generation:
-        return Generation(self.engine, requests, self.metrics.observer(len(requests)))
+    def generation(self, requests: Sequence[Request], wire_names: Mapping[str, str]) -> Generation:
+        observer = self.metrics.observer(len(requests))
+        return Generation(self.engine, requests, observer, wire_names)
 
     async def read(self, request: HTTPRequest, kind: type[T]) -> T:
         return await read(request, kind, self.settings.body_timeout_s)

@@ -8,12 +8,12 @@ aclose()  everything not finished is cancelled in the engine
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import Receive
 
-from okno.core.errors import EngineFailed, OknoError, from_info
+from okno.core.errors import EngineFailed, ErrorInfo, OknoError, from_info
 from okno.core.events import Accepted, Delta, Event, Failed, Finished
 from okno.core.request import Request
 from okno.engines.client import EngineClient
@@ -34,15 +34,27 @@ class Generation:
     """One HTTP request's sequences. Use once: start, then events; always aclose."""
 
     def __init__(
-        self, engine: EngineClient, requests: Sequence[Request], observer: Observer
+        self,
+        engine: EngineClient,
+        requests: Sequence[Request],
+        observer: Observer,
+        wire_names: Mapping[str, str],
     ) -> None:
         self._streams = [engine.generate(request) for request in requests]
         self._observer = observer
+        self._wire_names = wire_names
         self._pumps: list[asyncio.Task[None]] = []
 
     async def start(self) -> list[Accepted]:
-        """Submit all; one Accepted per choice. Raises the first OknoError after all answered."""
+        """Submit all; one Accepted per choice. Raises the first OknoError after all answered,
+        with the field named as the client named it (wire_names: core name to wire name)."""
         self._observer.started()
+        try:
+            return await self._accepted()
+        except OknoError as error:
+            raise renamed(error, self._wire_names) from error
+
+    async def _accepted(self) -> list[Accepted]:
         if len(self._streams) == 1:
             return [accepted(await anext(self._streams[0], None))]
         firsts = await asyncio.gather(
@@ -128,6 +140,12 @@ def accepted(event: Event | None) -> Accepted:
 
 def failed(event: Failed) -> OknoError:
     return from_info(event.error)
+
+
+def renamed(error: OknoError, wire_names: Mapping[str, str]) -> OknoError:
+    info = error.info
+    name = wire_names.get(info.param or "", info.param)
+    return from_info(ErrorInfo(info.code, info.message, name, info.details))
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:

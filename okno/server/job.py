@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from okno.core.request import Prompt, Request, Sampling
 from okno.server import parse
@@ -15,6 +15,7 @@ class Job:
     """A parsed HTTP request: what to run and how to answer. n: choices per prompt.
 
     echo: the text before each choice (completions). ignored: names for the warning header.
+    wire_names: what the client called the fields that the engine may find fault with.
     """
 
     kind: Kind
@@ -27,6 +28,7 @@ class Job:
     usage_chunk: bool
     ignored: tuple[str, ...] = ()
     echo: tuple[str, ...] = ()
+    wire_names: Mapping[str, str] = field(default_factory=dict)
 
 
 def spread(base: Request, prompts: Sequence[Prompt], n: int) -> tuple[Request, ...]:

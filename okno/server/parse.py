@@ -130,8 +130,8 @@ def wants_usage(body: GenerationFields) -> bool:
 # Constraints ------------------------------------------------------------------------------------
 
 
-def constraint(body: GenerationFields) -> Constraint | None:
-    """The one constraint of the request; two at once are refused."""
+def constraint(body: GenerationFields) -> tuple[str, Constraint | None]:
+    """The one constraint of the request and the field it came in; two at once are refused."""
     regex = chosen(("regex", "guided_regex"), (body.regex, body.guided_regex))
     grammar = chosen(("grammar", "guided_grammar"), (body.grammar, body.guided_grammar))
     schema = given(body.guided_json)
@@ -148,7 +148,7 @@ def constraint(body: GenerationFields) -> Constraint | None:
         raise BadRequest(
             f"`{active[0]}` and `{active[1]}` cannot hold at once; send one.", param=active[1]
         )
-    return found[active[0]] if active else None
+    return (active[0], found[active[0]]) if active else ("", None)
 
 
 def bounded(source: str, param: str) -> str:

@@ -2,8 +2,9 @@
 
 httptools reads headers without any limit; here: the size and number of header lines and the
 request line (431), the time until they are complete (408), how long a body nobody reads is
-swallowed, and how long a client may leave its socket full (the connection is dropped, which
-cancels its request). Everything is a counter or a timer: nothing is spent per token.
+swallowed, how long a client may leave its socket full (the connection is dropped, which cancels
+its request), and how many connections there may be (503).
+Everything is a counter or a timer: nothing is spent per token.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ REFUSALS = {
         "The request line and headers are too large, or too many.",
         "headers_too_large",
     ),
+    503: (
+        b"503 Service Unavailable\r\nretry-after: 1",
+        "Too many open connections; come back in a second.",
+        "too_many_connections",
+    ),
 }
 
 
@@ -34,19 +40,22 @@ class HeadTooLarge(Exception):
     """Raised inside the parser's callbacks to stop it."""
 
 
-def guarded(settings: ServerSettings) -> type[GuardedProtocol]:
+def guarded(settings: ServerSettings, max_connections: int | None = None) -> type[GuardedProtocol]:
     """The protocol class for `uvicorn.Config(http=...)` with these limits."""
-    return type("Guarded", (GuardedProtocol,), {"settings": settings})
+    limits = {"settings": settings, "max_connections": max_connections}
+    return type("Guarded", (GuardedProtocol,), limits)
 
 
 class GuardedProtocol(HttpToolsProtocol):
     settings: ServerSettings
+    max_connections: int | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head = True
-        self._head_bytes = 0
-        self._raw_head_bytes = 0
+        self._in_head = True  # between messages, too: what comes next is a head
+        self._all_head = True  # this piece of data held nothing but (part of) one head
+        self._head_bytes = 0  # as parsed, exact
+        self._raw_head_bytes = 0  # as received: the parser is silent within a line
         self._refusal = 400
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -62,6 +71,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._arm("head", self.settings.header_timeout_s, self._head_late)
+        if self.max_connections is not None and len(self.connections) > self.max_connections:
+            self._refuse(503)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for name in list(self._timers):
@@ -71,16 +82,16 @@ class GuardedProtocol(HttpToolsProtocol):
     # Headers -----------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._raw_head_bytes += len(data)
+        self._all_head = self._in_head
         super().data_received(data)
-        if self._in_head and self._raw_head_bytes > self.settings.max_header_bytes:
-            self._refuse(431)
+        if self._all_head:
+            self._raw_head_bytes += len(data)
+            if self._raw_head_bytes > self.settings.max_header_bytes:
+                self._refuse(431)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = self._raw_head_bytes = 0
+        self._head_bytes = 0
         self._arm("head", self.settings.header_timeout_s, self._head_late)
 
     def on_url(self, url: bytes) -> None:
@@ -99,7 +110,8 @@ class GuardedProtocol(HttpToolsProtocol):
             raise HeadTooLarge
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head = self._all_head = False
+        self._raw_head_bytes = 0
         self._disarm("head")
         super().on_headers_complete()
 
@@ -113,7 +125,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         line, message, code = REFUSALS[status]
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+        kind = "unavailable_error" if status == 503 else "invalid_request_error"
+        error = {"message": message, "type": kind, "param": None, "code": code}
         body = msgspec.json.encode({"error": error})
         self.transport.write(
             b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
@@ -130,6 +143,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._arm("linger", LINGER_S, self.transport.close)
 
     def on_message_complete(self) -> None:
+        self._in_head = True
         self._disarm("linger")
         super().on_message_complete()
 

@@ -28,12 +28,12 @@ GRACE_S = 5  # after the drain, for clients to read the last bytes
 
 
 def configured(
-    engine: EngineClient, settings: ServerSettings, connections: int | None = None
+    engine: EngineClient, settings: ServerSettings, max_connections: int | None = None
 ) -> uvicorn.Config:
-    """uvicorn's configuration for our application; `connections` limits open ones."""
+    """uvicorn's configuration for our application."""
     return uvicorn.Config(
         create_app(engine, settings),
-        http=guarded(settings),
+        http=guarded(settings, max_connections),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -41,7 +41,6 @@ def configured(
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
-        limit_concurrency=connections,
         timeout_graceful_shutdown=GRACE_S,
     )
 
@@ -58,11 +57,15 @@ async def serve(
     be loading). The engine is drained but not closed. Raises BadSetting for a port that is taken,
     an address that is not ours, or too few file descriptors.
     """
-    connections = raise_descriptor_limit() - RESERVED_DESCRIPTORS
+    max_connections = raise_descriptor_limit() - RESERVED_DESCRIPTORS
     listener = listen(settings.host, settings.port)
-    server = Server(configured(engine, settings, connections), engine, settings.drain_timeout_s)
+    server = Server(configured(engine, settings, max_connections), engine, settings.drain_timeout_s)
     server.on_ready = lambda: on_ready(base_url(settings.host, listener)) if on_ready else None
-    await server.serve([listener])
+    try:
+        await server.serve([listener])
+    finally:
+        server.close_listeners()
+        listener.close()
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -109,12 +112,15 @@ class Server(uvicorn.Server):
 
     async def _stop(self) -> None:
         """No new connections; running streams get up to drain_s, then their terminal event."""
-        for server in self.servers:
-            server.close()
+        self.close_listeners()
         try:
             await self._engine.drain(self._drain_s)
         finally:
             self.should_exit = True
+
+    def close_listeners(self) -> None:
+        for server in getattr(self, "servers", ()):
+            server.close()
 
 
 def raise_descriptor_limit() -> int:

@@ -1,0 +1,82 @@
+"""`okno models`, and which server `okno chat` talks to."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from okno.cli import chat as chat_module
+from okno.cli.app import run
+from okno.cli.chat import private_flags
+from okno.config.load import Given
+from okno.core.errors import EngineFailed
+from tests.cli.support import OKNO
+from tests.cli.test_end_to_end import Served
+
+
+@pytest.fixture(autouse=True)
+def _no_okno_variables(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("OKNO_")]:
+        monkeypatch.delenv(name)
+
+
+def test_models_lists_the_demo_and_the_folder_with_sizes(tmp_path, capsys):
+    (tmp_path / "saiga.gguf").write_bytes(b"GGUF" + bytes(2 << 20))
+    (tmp_path / "gptq").mkdir()
+    (tmp_path / "gptq" / "gptq_model.safetensors").write_bytes(b"")
+    assert run(["models", "--models-dir", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    demo, saiga = captured.out.splitlines()
+    assert demo.startswith("demo ")
+    assert saiga.startswith("saiga ")
+    assert "2.0 MiB" in saiga
+    assert "gptq: GPTQ weights, which land with a later version" in captured.err
+    assert str(tmp_path) in captured.err
+
+
+def test_models_for_programs_is_json_and_nothing_else(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OKNO_MODELS_DIR", str(tmp_path / "missing"))
+    assert run(["models", "--json"]) == 0
+    captured = capsys.readouterr()
+    (demo,) = json.loads(captured.out)
+    assert demo["name"] == "demo"
+    assert demo["size_bytes"] > 0
+    assert captured.err == ""
+
+
+def no_private_server(*_: object) -> None:
+    raise EngineFailed("a private server was started")
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """A scripted server that calls itself demo, at what chat takes for the default address."""
+    server = Served(OKNO, "serve", "--port", "0", "--alias", "demo", OKNO_ENGINE="scripted")
+    monkeypatch.setattr(chat_module, "DEFAULT_URL", server.url)
+    monkeypatch.setattr(chat_module, "_start_private", no_private_server)
+    yield server
+    server.process.kill()
+    server.process.communicate()
+
+
+def test_chat_uses_a_running_server_only_when_it_is_what_was_asked_for(served, capsys, tmp_path):
+    assert run(["chat", "say hi"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "hi\n"
+    assert f"Using the server at {served.url}." in captured.err
+
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    other_model = ["--model", str(tmp_path / "other.gguf")]
+    for asked in (other_model, ["--ctx", "64"], ["--batch-size", "1"]):
+        assert run(["chat", *asked, "say hi"]) == 1
+        assert "a private server was started" in capsys.readouterr().err
+
+
+def test_the_private_server_gets_the_settings_but_never_a_key_on_its_command_line():
+    given = [
+        ("ctx", Given("64", "command line", "--n-ctx")),
+        ("api_key", Given("secret", "command line", "--api-key")),
+    ]
+    assert private_flags(given) == ["--ctx", "64"]

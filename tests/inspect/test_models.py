@@ -1,0 +1,246 @@
+"""What `--model NAME` means; and that a name never leads out of the models folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from okno.core.errors import ModelNotFound, ModelUnusable, OknoError
+from okno.inspect.listing import list_folder
+from okno.inspect.models import demo_model, find_by_name, find_model, models_folder
+
+
+def put(folder: Path, *names: str, content: bytes = b"GGUF....") -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    models = tmp_path / "models"
+    put(
+        models,
+        "Saiga-Mistral-7B.Q4_K_M.gguf",
+        "Saiga-Mistral-7B.Q8_0.gguf",
+        "tiny.gguf",
+        "alone/weights.gguf",
+        "publisher/repo/Qwen-1.gguf",
+        "big/giant-00001-of-00002.gguf",
+        "big/giant-00002-of-00002.gguf",
+        "vision/seer.gguf",
+        "vision/mmproj-seer.gguf",
+    )
+    put(models, "Saiga-13B-GPTQ/model.safetensors", "Saiga-13B-GPTQ/quantize_config.json")
+    put(models, "plain/model.safetensors")
+    return models
+
+
+def file_of(asked: str, folder: Path) -> str:
+    return find_model(asked, folder).path.relative_to(folder.resolve()).as_posix()
+
+
+@pytest.mark.parametrize(
+    ("asked", "file"),
+    [
+        ("tiny.gguf", "tiny.gguf"),
+        ("tiny", "tiny.gguf"),
+        ("TINY", "tiny.gguf"),
+        ("ti", "tiny.gguf"),
+        ("q8_0", "Saiga-Mistral-7B.Q8_0.gguf"),
+        ("alone", "alone/weights.gguf"),
+        ("alone/weights.gguf", "alone/weights.gguf"),
+        ("weights", "alone/weights.gguf"),
+        ("publisher/repo", "publisher/repo/Qwen-1.gguf"),
+        ("repo", "publisher/repo/Qwen-1.gguf"),
+        ("someone/alone", "alone/weights.gguf"),
+        ("big", "big/giant-00001-of-00002.gguf"),
+        ("giant", "big/giant-00001-of-00002.gguf"),
+        ("giant-00001-of-00002.gguf", "big/giant-00001-of-00002.gguf"),
+        ("vision", "vision/seer.gguf"),
+    ],
+)
+def test_a_model_is_found_by_file_stem_folder_or_a_part_only_it_has(asked, file, folder):
+    assert file_of(asked, folder) == file
+
+
+def test_a_hugging_face_name_finds_its_folder_written_with_an_underscore(folder):
+    put(folder, "IlyaGusev_saiga/model-q4.gguf")
+    assert file_of("IlyaGusev/saiga", folder) == "IlyaGusev_saiga/model-q4.gguf"
+
+
+def test_the_exact_name_wins_over_longer_ones(folder):
+    put(folder, "tiny-instruct.gguf")
+    assert file_of("tiny", folder) == "tiny.gguf"
+
+
+def test_case_counts_only_when_it_must(folder):
+    put(folder, "Tiny.gguf")
+    assert file_of("Tiny", folder) == "Tiny.gguf"
+    assert file_of("tiny", folder) == "tiny.gguf"
+    with pytest.raises(ModelNotFound, match="fits 2 models: Tiny, tiny"):
+        find_model("TINY", folder)
+
+
+def test_composed_and_decomposed_letters_are_the_same_name(folder):
+    put(folder, "\u0438\u0306.gguf")
+    assert find_model("\u0439", folder).path.name == "\u0438\u0306.gguf"
+
+
+def test_an_ambiguous_part_lists_the_candidates(folder):
+    with pytest.raises(ModelNotFound) as caught:
+        find_model("saiga-mistral", folder)
+    assert "fits 2 models: Saiga-Mistral-7B.Q4_K_M, Saiga-Mistral-7B.Q8_0" in caught.value.message
+
+
+def test_an_unknown_name_offers_the_nearest(folder):
+    with pytest.raises(ModelNotFound, match="Did you mean tiny"):
+        find_model("tyni", folder)
+
+
+def test_an_empty_folder_still_offers_the_demo(tmp_path):
+    with pytest.raises(ModelNotFound, match="There is: demo"):
+        find_model("nothing", tmp_path / "missing")
+
+
+def test_an_unknown_repository_says_that_downloads_come_later(folder):
+    with pytest.raises(ModelNotFound, match="downloads come with a later version"):
+        find_model("TheBloke/Nothing-70B", folder)
+
+
+@pytest.mark.parametrize(("asked", "kind"), [("Saiga-13B-GPTQ", "GPTQ"), ("plain", "safetensors")])
+def test_other_formats_are_recognised_and_refused(asked, kind, folder):
+    with pytest.raises(ModelUnusable, match=f"{kind} weights; these formats land with a later"):
+        find_model(asked, folder)
+    with pytest.raises(ModelUnusable, match=f"{kind} weights"):
+        find_model(str(folder / asked), folder)
+
+
+def test_demo_is_the_model_that_ships():
+    model = find_model("demo", Path("/nowhere"))
+    assert model == demo_model()
+    assert model.path.read_bytes()[:4] == b"GGUF"
+    assert model.size_bytes <= 12_000_000
+
+
+def test_a_path_to_a_file_or_folder_needs_no_models_folder(tmp_path, monkeypatch):
+    put(tmp_path, "here/x.gguf")
+    nowhere = tmp_path / "missing"
+    assert find_model(str(tmp_path / "here/x.gguf"), nowhere).name == "x"
+    assert find_model(str(tmp_path / "here"), nowhere).path.name == "x.gguf"
+    monkeypatch.chdir(tmp_path / "here")
+    assert find_model("x.gguf", nowhere).name == "x"
+    assert find_model("../here/x.gguf", nowhere).name == "x"
+
+
+def test_a_path_to_nothing_says_so(tmp_path):
+    with pytest.raises(ModelNotFound, match="There is no file"):
+        find_model(str(tmp_path / "x.gguf"), tmp_path)
+    with pytest.raises(ModelNotFound, match="There is no file"):
+        find_model("./x.gguf", tmp_path)
+
+
+def test_a_folder_with_several_models_asks_for_one(folder):
+    with pytest.raises(ModelNotFound, match="Give the path of one file"):
+        find_model(str(folder), folder)
+
+
+def test_a_file_that_is_no_gguf_is_refused_before_loading(folder):
+    put(folder, "cut.gguf", content=b"")
+    put(folder, "page.gguf", content=b"<html>")
+    for name in ("cut", "page"):
+        with pytest.raises(ModelUnusable, match="is not a GGUF file"):
+            find_model(name, folder)
+
+
+def test_a_named_pipe_is_no_model(tmp_path):
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(ModelUnusable, match="neither a file nor a folder"):
+        find_model(str(tmp_path / "pipe.gguf"), tmp_path)
+    assert not list_folder(tmp_path).models
+
+
+def test_a_split_model_counts_all_its_parts(folder):
+    assert find_model("giant", folder).size_bytes == 16
+
+
+def test_equal_file_names_are_listed_with_their_folder(tmp_path):
+    put(tmp_path, "a/model.gguf", "b/model.gguf")
+    assert [model.name for model in list_folder(tmp_path).models] == ["a/model", "b/model"]
+
+
+def test_a_link_that_leads_out_is_refused_and_says_what_to_do(tmp_path, folder):
+    put(tmp_path, "outside/secret.gguf")
+    (folder / "linked.gguf").symlink_to(tmp_path / "outside/secret.gguf")
+    (folder / "door").symlink_to(tmp_path / "outside")
+    for name in ("linked", "linked.gguf", "door"):
+        with pytest.raises(ModelNotFound, match="link that leads out of the models folder"):
+            find_by_name(name, folder)
+    with pytest.raises(ModelNotFound):
+        find_by_name("door/secret.gguf", folder)
+
+
+def test_a_link_within_the_folder_is_fine(folder):
+    (folder / "default.gguf").symlink_to(folder / "tiny.gguf")
+    assert find_by_name("default", folder).path.name == "default.gguf"
+
+
+def test_loops_of_links_are_survived(folder):
+    (folder / "loop").symlink_to(folder / "loop")
+    assert find_by_name("tiny", folder).name == "tiny"
+
+
+HOSTILE = [
+    "../outside/secret.gguf", "..", ".", "/etc/passwd", "alone/../../outside/secret.gguf",
+    "..\\outside\\secret.gguf", "tiny\0", "tiny\n", "ti\u200bny", "\u202etiny", "\ud800", "",
+    "a" * 100_000, "\uff0e\uff0e/outside/secret", "%2e%2e/outside", "~root", "C:\\x", "//",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_name_is_refused_with_one_printable_line(asked, tmp_path, folder):
+    put(tmp_path, "outside/secret.gguf")
+    with pytest.raises(ModelNotFound) as caught:
+        find_by_name(asked, folder)
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 600
+
+
+def test_an_invisible_character_is_named(folder):
+    for asked, code in (("ti\u200bny", "U+200B"), ("tiny\0", "U+0000")):
+        with pytest.raises(ModelNotFound, match=f"invalid character {re.escape(code)}"):
+            find_by_name(asked, folder)
+
+
+@settings(max_examples=300, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(
+    asked=st.text()
+    | st.lists(st.sampled_from(["..", ".", "/", "tiny", "outside", "secret", ".gguf", "\0", "\\"]))
+    .map("".join)
+)  # fmt: skip
+def test_whatever_the_name_the_answer_lies_in_the_folder(asked, tmp_path_factory, folder):
+    put(folder.parent, "outside/secret.gguf")
+    inside = folder.resolve()
+    try:
+        path = find_by_name(asked, folder).path
+    except OknoError:
+        return
+    assert path.resolve().is_relative_to(inside) or path == demo_model().path
+
+
+def test_unprintable_file_names_are_left_out_of_the_listing(tmp_path):
+    put(tmp_path, "good.gguf", "new\nline.gguf")
+    (tmp_path / os.fsdecode(b"bad\xff.gguf")).write_bytes(b"GGUF")
+    assert [model.name for model in list_folder(tmp_path).models] == ["good"]
+
+
+def test_the_models_folder_is_the_asked_one_or_the_users(tmp_path):
+    assert models_folder(tmp_path) == tmp_path
+    assert models_folder().parts[-2:] == ("okno", "models")
