@@ -14,7 +14,7 @@ def usable_cores() -> int:
     at least 1. Hyper-threads are not counted: matrix kernels gain nothing from them."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False) or allowed or 1
-    quota = _cgroup_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    quota = cgroup_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     return max(1, math.ceil(min(allowed or 1, physical, quota)))
 
 
@@ -24,7 +24,7 @@ def parse_cpu_max(text: str) -> float:
     return math.inf if quota == "max" else int(quota) / int(period or 100_000)
 
 
-def _cgroup_quota(membership: Path, root: Path) -> float:
+def cgroup_quota(membership: Path, root: Path) -> float:
     """The smallest quota of this process's cgroup and its ancestors."""
     if not membership.exists():
         return math.inf

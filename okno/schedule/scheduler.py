@@ -279,7 +279,8 @@ class Scheduler:
 
     def _drop(self, sequence: Sequence) -> None:
         assert sequence.seq is not None
-        self._operations.append(Truncate(sequence.seq, 0))
+        if sequence.computed:
+            self._operations.append(Truncate(sequence.seq, 0))
         self.pool.release(sequence.cells.view())
         sequence.cells.truncate(0)
         self._free_seqs.append(sequence.seq)

@@ -133,6 +133,7 @@ def test_a_misspelt_variable_is_refused_with_the_nearest_name():
 
 def test_a_strange_okno_variable_is_only_noted():
     result = loaded(OKNO_WORKSHOP_COLOUR="blue", PATH="x")
+    assert not loaded(OKNO_AMX="1").notes, "the engine reads it"
     assert result.notes == ("OKNO_WORKSHOP_COLOUR is not a setting of this version; ignored.",)
 
 

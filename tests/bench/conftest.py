@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from okno.bench.quantise import FileType
+from okno.bench.shapes import PRESETS, write_gguf
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
+    """make_model("tiny", "Q4_0"): a GGUF of that shape, made once per session."""
+    folder = tmp_path_factory.mktemp("shapes")
+
+    def make(shape: str, file_type: FileType = "F32") -> Path:
+        path = folder / f"{shape}-{file_type}.gguf"
+        if not path.exists():
+            write_gguf(PRESETS[shape], path, file_type)
+        return path
+
+    return make
