@@ -80,6 +80,11 @@ class Visitor:
             outcome.result, outcome.problem = "failed", f"{type(error).__name__}: {error}"
         return outcome
 
+    async def arrive(self) -> Exchange:
+        """Ask for a long answer and do not read it."""
+        exchange, _ = await self._open(long=False)
+        return exchange
+
     async def short_chat(self, outcome: Outcome) -> None:
         """A short question, streamed to its end."""
         await self._stream(outcome, long=False)
@@ -91,14 +96,14 @@ class Visitor:
     async def leave_at_once(self, outcome: Outcome) -> None:
         """Gone as soon as the request is sent: in the queue."""
         exchange, _ = await self._open(long=self._random.random() < 0.5)
-        self._leave(exchange)
+        self.leave(exchange)
         outcome.result = "cancelled"
 
     async def leave_in_prefill(self, outcome: Outcome) -> None:
         """Gone when the server has accepted a long prompt."""
         exchange, _ = await self._open(long=True)
         busy = await exchange.status() == BUSY
-        self._leave(exchange)
+        self.leave(exchange)
         outcome.result = "busy" if busy else "cancelled"
 
     async def leave_in_answer(self, outcome: Outcome) -> None:
@@ -160,7 +165,7 @@ class Visitor:
             await exchange.close()
             outcome.result = "completed"
         else:
-            self._leave(exchange)
+            self.leave(exchange)
             outcome.result = "cancelled"
 
     async def _refused(self, outcome: Outcome, body: JSON | bytes, expected: int) -> None:
@@ -199,7 +204,7 @@ class Visitor:
         outcome.leaked = self._scene.canaries.foreign(canary, text)
         outcome.echoed = canary in text
 
-    def _leave(self, exchange: Exchange) -> None:
+    def leave(self, exchange: Exchange) -> None:
         """Half of the leavers reset the connection, half leave it to be found closed."""
         if self._random.random() < 0.5:
             exchange.abort()

@@ -19,6 +19,7 @@ from okno.config.settings import ServeSettings, flag_of
 from okno.core.errors import BadSetting
 
 ENV_PREFIX = "OKNO_"
+READ_ELSEWHERE = frozenset({"OKNO_AMX"})  # by engines/amx.py, for experts: no setting
 Source = Literal["default", "environment", "command line"]
 
 
@@ -90,7 +91,7 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, Given],
     for variable, value in environment.items():
         if variable in names and value:
             layer[names[variable]] = Given(value, "environment", variable)
-        elif variable.startswith(ENV_PREFIX) and variable not in names:
+        elif variable.startswith(ENV_PREFIX) and variable not in names.keys() | READ_ELSEWHERE:
             near = difflib.get_close_matches(variable, names, n=1, cutoff=0.85)
             if near:
                 raise BadSetting(f"{variable} is not a setting. Did you mean {near[0]}?")

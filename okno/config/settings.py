@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from okno.config.flag import Flag
-from okno.core.window import KVType
+from okno.core.window import MAX_BATCH_SIZE, KVType
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7860
@@ -84,7 +84,7 @@ class ServeSettings(BaseModel):
 
     batch_size: Annotated[
         int | None,
-        Field(ge=1, le=256),
+        Field(ge=1, le=MAX_BATCH_SIZE),
         Auto,
         Flag(
             ("--batch-size",), WINDOW, "sequences decoded at once",
@@ -144,7 +144,8 @@ class ServeSettings(BaseModel):
         Field(ge=1, le=4096),
         Auto,
         Flag(
-            ("--threads", "-t"), ENGINE, "CPU threads", "auto: one per physical core.",
+            ("--threads", "-t"), ENGINE, "CPU threads",
+            "auto: every usable core; one for a tiny model.",
             metavar="N|auto",
         ),
     ] = None  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+MAX_BATCH_SIZE = 256  # sequences llama.cpp can hold (LLAMA_MAX_SEQ in llama-cparams.h)
 KVType = Literal["f16", "bf16", "f32", "q8_0", "q4_0"]
 
 

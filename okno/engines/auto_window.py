@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from okno.core.errors import BadSetting, DoesNotFit
-from okno.core.window import KVType, Window
+from okno.core.window import MAX_BATCH_SIZE, KVType, Window
 
 AUTO_BATCH = 4
 AUTO_ROOM_BYTES = 1 << 30
 MIN_CTX = 256
-MAX_BATCH = 256  # LLAMA_MAX_SEQ
 BYTES_PER_ELEMENT: dict[KVType, float] = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32,
 }  # fmt: skip
@@ -65,10 +64,10 @@ def choose_window(
 
 
 def _check(asked: Asked) -> None:
-    if asked.batch_size is not None and not 1 <= asked.batch_size <= MAX_BATCH:
+    if asked.batch_size is not None and not 1 <= asked.batch_size <= MAX_BATCH_SIZE:
         raise BadSetting(
-            f"batch_size is {asked.batch_size}; 1 to {MAX_BATCH} requests can be decoded at once. "
-            "If you mean prompt tokens per step (as textgen and llama-server do), "
+            f"batch_size is {asked.batch_size}; 1 to {MAX_BATCH_SIZE} requests can be decoded at "
+            "once. If you mean prompt tokens per step (as textgen and llama-server do), "
             "use --step-tokens.",
             batch_size=asked.batch_size,
         )

@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from okno.core.errors import BadConstraint
 from okno.core.request import Constraint
+
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
 
 MAX_DEPTH = 100
 MAX_REPEAT = 65_536
@@ -62,8 +65,8 @@ def grammar_of(constraint: Constraint) -> str:
         return _json_grammar(_checked_schema(constraint.source))
     if constraint.kind == "regex":
         check_regex(constraint.source, "regex")
-        return cast(str, LLMatcher.grammar_from_regex(constraint.source))
-    return cast(str, LLMatcher.grammar_from_lark(_lark(constraint.source)))
+        return LLMatcher.grammar_from_regex(constraint.source)
+    return LLMatcher.grammar_from_lark(_lark(constraint.source))
 
 
 def refuse(kind: str, why: str) -> NoReturn:
@@ -78,8 +81,10 @@ def refuse(kind: str, why: str) -> NoReturn:
 
 
 def _json_grammar(schema: str) -> str:
-    options = {"whitespace_pattern": WHITESPACE, "lenient": False, "coerce_one_of": False}
-    return cast(str, LLMatcher.grammar_from_json_schema(schema, overrides=options))
+    options: JsonCompileOptions = {
+        "whitespace_pattern": WHITESPACE, "lenient": False, "coerce_one_of": False,
+    }  # fmt: skip
+    return LLMatcher.grammar_from_json_schema(schema, overrides=options)
 
 
 def _checked_schema(source: str) -> str:
@@ -228,7 +233,7 @@ def _lark(source: str) -> str:
         _check_embedded_schemas(source)
         return source
     try:
-        return cast(str, gbnf_to_lark(_GBNF_ESCAPE.sub(_plain_character, source)))
+        return gbnf_to_lark(_GBNF_ESCAPE.sub(_plain_character, source))
     except Exception as error:  # noqa: BLE001 - the converter raises Exception itself
         refuse("grammar", f"{error}.")
 

@@ -47,9 +47,7 @@ class Embedder:
             lib.llama_memory_clear(memory, False)
         if self._pools:
             self._decode(ids, 0)
-            pooled = float_rows(
-                lib.llama_get_embeddings_seq(self._context, 0), 1, self._n_embd
-            )[0]
+            pooled = float_rows(lib.llama_get_embeddings_seq(self._context, 0), 1, self._n_embd)[0]
             return np.array(pooled)
         total = np.zeros(self._n_embd, dtype=np.float64)
         for start in range(0, len(ids), self._batch.capacity):

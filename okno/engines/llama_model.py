@@ -12,7 +12,6 @@ import llama_cpp.llama_cpp as lib
 
 from okno.core.errors import ModelUnusable
 from okno.engines.amx import refuse_amx
-from okno.engines.amx import refuse_amx
 from okno.engines.protocol import WorkerOptions
 
 _log_lines: deque[tuple[int, str]] = deque(maxlen=200)
@@ -33,7 +32,6 @@ def start_backend() -> None:
     lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
     refuse_amx()
     lib.llama_backend_init()
-    refuse_amx()
 
 
 def recent_log(count: int = 20) -> list[str]:

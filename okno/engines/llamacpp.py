@@ -10,8 +10,8 @@ import psutil
 from numpy.typing import NDArray
 
 from okno.core.errors import BadRequest, DoesNotFit, ModelUnusable
-from okno.core.window import KVType, MemoryUse, ModelFacts, Window
-from okno.engines.auto_window import BYTES_PER_ELEMENT, MAX_BATCH, Asked, choose_window
+from okno.core.window import MAX_BATCH_SIZE, KVType, MemoryUse, ModelFacts, Window
+from okno.engines.auto_window import BYTES_PER_ELEMENT, Asked, choose_window
 from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_embed import Embedder
@@ -139,7 +139,7 @@ def _kv_type(name: str) -> KVType:
 def _limits(model: LlamaModel, window: Window, options: WorkerOptions) -> Limits:
     plain = not (model.keeps_state or model.has_window_attention)
     shares = plain and options.kv_unified
-    seqs = min(MAX_BATCH, window.batch_size + PARKED_SEQS) if shares else window.batch_size
+    seqs = min(MAX_BATCH_SIZE, window.batch_size + PARKED_SEQS) if shares else window.batch_size
     return Limits(
         batch_size=window.batch_size,
         seq_ids=seqs,
