@@ -54,10 +54,15 @@ def random_text(source: random.Random, n_vocab: int, prompt: int, forced: int) -
     return Text(tuple(draw[:prompt]), tuple(draw[prompt:]))
 
 
-def alone(engine: RawEngine, text: Text) -> Logits:
-    """The logits of the last prompt position and of every forced one, nothing else in memory."""
+def alone(engine: RawEngine, text: Text, piece_tokens: int = 0) -> Logits:
+    """The logits of the last prompt position and of every forced one, nothing else in memory.
+
+    piece_tokens: compute the prompt in calls of so many tokens instead of the largest possible.
+    """
     engine.forget()
-    engine.prefill(text.prompt)
+    size = piece_tokens or len(text.prompt)
+    for start in range(0, len(text.prompt), size):
+        engine.prefill(text.prompt[start : start + size], start=start)
     found = [engine.logits().copy()]
     for offset, token in enumerate(text.forced):
         engine.decode([Row(token, len(text.prompt) + offset)])

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from okno.core.errors import OknoError
 from okno.core.events import Accepted, Delta, Finished, TokenLogprob, Usage
 from okno.server.context import Context
-from okno.server.errors import ClientGone, JSONBytes, error_body
+from okno.server.errors import JSONBytes, error_body
 from okno.server.generation import Generation, unless_gone
 from okno.server.job import Job
 from okno.server.replies import usage_body
@@ -58,9 +58,8 @@ class WholeAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await unless_gone(receive, self._run())
-        if response is None:
-            raise ClientGone
-        await response(scope, receive, send)
+        if response is not None:
+            await response(scope, receive, send)
 
     async def _run(self) -> Response:
         job = self._job
@@ -99,10 +98,9 @@ class StreamedAnswer(Response):
         self._written_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if await unless_gone(receive, self._run(send)) is None:
-            raise ClientGone
+        await unless_gone(receive, self._run(send))
 
-    async def _run(self, send: Send) -> bool:
+    async def _run(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
         generation = self._context.generation(self._job.requests, self._job.wire_names)
         async with aclosing(generation):
@@ -116,7 +114,6 @@ class StreamedAnswer(Response):
             finally:
                 ticker.cancel()
         await send({"type": "http.response.body", "body": last + DONE, "more_body": False})
-        return True
 
     async def _start(self, send: Send, accepted: Sequence[Accepted]) -> None:
         headers = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}

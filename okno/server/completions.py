@@ -8,10 +8,12 @@ from dataclasses import replace
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
+from okno.core.errors import OknoError
 from okno.core.request import Prompt, Request
 from okno.server import parse
 from okno.server.answer import Choice, answer, whole_usage
 from okno.server.context import Context, now_s
+from okno.server.generation import renamed
 from okno.server.job import Job, spread
 from okno.server.replies import FINISH_REASONS, new_id, text_logprobs, timings_body, token_text
 from okno.server.schemas import CompletionBody, CompletionFields
@@ -66,7 +68,10 @@ async def prompt_text(context: Context, prompt: Prompt) -> str:
     """The prompt as the text that `echo` puts before the answer."""
     if prompt.tokens is None:
         return prompt.text or ""
-    return token_text((await context.engine.detokenize(prompt.tokens)).text)
+    try:
+        return token_text((await context.engine.detokenize(prompt.tokens)).text)
+    except OknoError as error:
+        raise renamed(error, {"tokens": "prompt"}) from error
 
 
 def completion_body(job: Job, choices: Sequence[Choice]) -> dict[str, object]:

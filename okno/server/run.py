@@ -24,6 +24,7 @@ BACKLOG = 2048
 LEAST_DESCRIPTORS = 128
 WANTED_DESCRIPTORS = 65_536
 RESERVED_DESCRIPTORS = 64  # the worker, its socket, files, the log
+KEEP_ALIVE_S = 65  # longer than clients keep idle connections, so that they close first
 GRACE_S = 5  # after the drain, for clients to read the last bytes
 
 
@@ -37,10 +38,12 @@ def configured(
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",
         access_log=False,
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
 

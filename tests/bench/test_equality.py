@@ -10,7 +10,8 @@ from okno.bench.quantise import FileType
 from okno.bench.raw import RawEngine, RawOptions, open_raw
 from tests.bench.conftest import MakeModel
 
-KL_BOUND = 1e-4
+# What cutting a prompt into other pieces changes by itself: random Q4_0 weights up to 4e-4.
+NOISE_KL: dict[FileType, float] = {"F32": 1e-4, "Q4_0": 1e-3}
 OPTIONS = {
     layout: RawOptions(ctx=256, n_seq=8, step_tokens=64, kv_unified=layout == "unified")
     for layout in ("unified", "streams")
@@ -23,7 +24,7 @@ def eight_texts(engine: RawEngine):
 
 
 @pytest.mark.parametrize("layout", OPTIONS)
-@pytest.mark.parametrize("file_type", ["F32", "Q4_0"])
+@pytest.mark.parametrize("file_type", NOISE_KL)
 def test_a_sequence_beside_seven_others_has_the_logits_it_has_alone(
     make_model: MakeModel, layout: str, file_type: FileType
 ) -> None:
@@ -31,7 +32,7 @@ def test_a_sequence_beside_seven_others_has_the_logits_it_has_alone(
         text, *others = eight_texts(engine)
         found = compare(alone(engine, text), beside(engine, text, others, seed=2))
     assert found.positions == 13
-    assert found.mean_kl <= KL_BOUND
+    assert found.mean_kl <= NOISE_KL[file_type]
     assert found.lost_margin < 0.1
 
 
@@ -40,7 +41,7 @@ def test_a_swapped_sequence_id_is_noticed(make_model: MakeModel, layout: str) ->
     with open_raw(make_model("tiny"), OPTIONS[layout]) as engine:
         text, other, *_ = eight_texts(engine)
         found = compare(alone(engine, text), beside(engine, text, [other], seed=2, swap=True))
-    assert found.mean_kl > 100 * KL_BOUND
+    assert found.mean_kl > 100 * NOISE_KL["F32"]
 
 
 def test_q4_0_with_prompts_of_their_own_is_equal_bit_for_bit_in_streams(
@@ -50,6 +51,15 @@ def test_q4_0_with_prompts_of_their_own_is_equal_bit_for_bit_in_streams(
         text, *others = eight_texts(engine)
         there = beside(engine, text, others, seed=2, mixed_prompts=False)
         assert compare(alone(engine, text), there).identical
+
+
+def test_cutting_the_prompt_changes_no_more_than_the_rounding_of_the_type(
+    make_model: MakeModel,
+) -> None:
+    with open_raw(make_model("tiny"), OPTIONS["unified"]) as engine:
+        text, *_ = eight_texts(engine)
+        cut = alone(engine, text, piece_tokens=3)
+        assert compare(alone(engine, text), cut).mean_kl <= NOISE_KL["F32"]
 
 
 def test_comparing_a_run_with_itself_finds_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from okno.core.errors import BadRequest
 from okno.core.request import Constraint, Message, Prompt
 from okno.server.app import create_app
 from okno.server.schemas import (
@@ -238,7 +239,8 @@ async def test_a_number_that_is_none_is_refused_by_name(
     [
         b"", b"{", b"[]", b"null", b"5", b'"x"', b"{}", b"\xff\xfe",
         b'{"messages":[{"role":"\xff"}]}',
-        b'{"messages":[{"role":"user","content":"\\ud800"}]}', b'{"metadata":"\xff"}',
+        b'{"messages":[{"role":"user","content":"\\ud800"}]}',
+        b'{"messages":[{"role":"user","content":"hi"}],"metadata":"\xff"}',
         b'{"messages":' + b"[" * 100_000, b'{"metadata":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a":' * 50_000, b"[" * 1_000_000, b'{"messages":[]}{"messages":[]}',
     ],
@@ -386,6 +388,17 @@ async def test_echo_puts_the_prompt_before_the_answer(client: httpx.AsyncClient)
     for prompt in ("ab", [97, 98]):
         answer = await post(client, "/v1/completions", prompt=prompt, echo=True)
         assert answer.json()["choices"][0]["text"] == "abHello, world"
+
+
+async def test_echo_of_tokens_that_do_not_exist_names_the_prompt(
+    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown(tokens: Any, **_: Any) -> Any:
+        raise BadRequest("No such token.", param="tokens")
+
+    monkeypatch.setattr(engine, "detokenize", unknown)
+    error = await refused(client, "/v1/completions", prompt=[999], echo=True)
+    assert error["param"] == "prompt"
 
 
 # Any body ---------------------------------------------------------------------------------------

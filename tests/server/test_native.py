@@ -110,7 +110,7 @@ async def test_tokens_and_back(client: httpx.AsyncClient) -> None:
     ]
 
 
-@pytest.mark.parametrize("token", [-1, 256, 10**30])
+@pytest.mark.parametrize("token", [-1, 10**30])
 async def test_a_token_that_does_not_exist_is_refused(
     client: httpx.AsyncClient, token: int
 ) -> None:

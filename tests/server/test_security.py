@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from okno.core.errors import BadSetting
-from okno.server.app import create_app
+from okno.server.app import ROUTES, create_app
 from okno.server.security import host_allowed
 from okno.server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
@@ -31,6 +31,7 @@ EVIL = [
 def walk(app: FastAPI) -> list[tuple[str, str]]:
     """Every (method, path) of the application, and some that do not exist."""
     routes = [r for r in app.routes if isinstance(r, Route)]
+    assert {r.path for r in routes} == {path for _, path, _ in ROUTES}
     found = [(m, r.path.replace("{model:path}", "x")) for r in routes for m in r.methods or ()]
     return [*found, ("GET", "/nothing"), ("POST", "/nothing"), ("DELETE", "/v1/models")]
 
