@@ -25,6 +25,7 @@ from okno.bench.client import Address, Exchange, delta_text, get
 from okno.bench.rawloop import prompt_of
 from okno.bench.report import environment, publish, table
 from okno.bench.served import serve
+from okno.engines.process import worker_environment
 
 GOAL = 0.97
 WARM_UP_TOKENS = 16
@@ -53,7 +54,12 @@ def measure_raw(options: argparse.Namespace) -> Rate:
     if options.threads:
         command += ["--threads", str(options.threads)]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, check=True, text=True, timeout=RAW_TIMEOUT_S
+        command,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        timeout=RAW_TIMEOUT_S,
+        env=worker_environment(),  # the same thread waiting on both sides
     )
     figures = json.loads(done.stdout)
     rate = figures["decode_tokens_per_s"]

@@ -16,6 +16,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SMALL_STACK_BYTES = 8192  # AVX-512 frames fit (about 3.6 kB), those with tiles (11 kB) do not.
@@ -54,10 +56,24 @@ def refuse_amx() -> bool:
     if libc.sigaltstack(ctypes.byref(small), ctypes.byref(before)) != 0:
         return False
     try:
-        _ask_for_weight_buffers()
+        with _silent_stderr():  # it says there that it was refused
+            _ask_for_weight_buffers()
     finally:
         libc.sigaltstack(ctypes.byref(before), None)
     return True
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """File descriptor 2 leads nowhere for a moment: what C code writes there is not seen."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _ask_for_weight_buffers() -> None:

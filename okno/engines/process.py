@@ -77,7 +77,7 @@ class WorkerProcess:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "okno.engines.worker", str(theirs.fileno()),
                 pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE, env=_environment(),
+                stderr=asyncio.subprocess.PIPE, env=worker_environment(),
             )  # fmt: skip
         frames = _Frames(on_message)
         await asyncio.get_running_loop().create_unix_connection(lambda: frames, sock=ours)
@@ -140,5 +140,9 @@ def describe_exit(code: int, stderr: list[str]) -> str:
     return f"{how}: {last}" if last else how
 
 
-def _environment() -> dict[str, str]:
-    return os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}
+def worker_environment() -> dict[str, str]:
+    """The environment of a worker. GOMP_SPINCOUNT: threads that wait for each other after every
+    operation sleep after a short spin instead of a long one; on a machine with other work the
+    long one makes decoding many times slower (docs/decisions.md). The user's own setting wins."""
+    chosen = {"GOMP_SPINCOUNT": "3000"}
+    return chosen | os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}
