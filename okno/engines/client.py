@@ -6,7 +6,7 @@ restarted, while the streams here only see a pause.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -54,7 +54,7 @@ class EngineClient(Protocol):
 
     def status(self) -> EngineStatus: ...
 
-    def generate(self, request: Request) -> AsyncIterator[Event]:
+    def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Submit and iterate: Accepted, Delta*, then one Finished. A failure before or during is
         raised as an OknoError (ContextExceeded, QueueFull, BadConstraint, EngineFailed, ...).
         Closing the iterator (aclose, or cancellation) cancels the request and frees its cells.

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from okno.core.errors import (
@@ -308,7 +308,7 @@ class Supervisor:
 
     # Requests -----------------------------------------------------------------------------------
 
-    async def generate(self, request: Request) -> AsyncIterator[Event]:
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         stream = self._open(request)
         try:
             while True:

@@ -8,7 +8,7 @@ aclose()  everything not finished is cancelled in the engine
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import Receive
@@ -111,9 +111,7 @@ class Generation:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
         for stream in self._streams:
-            close: Awaitable[None] | None = getattr(stream, "aclose", lambda: None)()
-            if close is not None:
-                await close
+            await stream.aclose()
 
 
 async def _pump(

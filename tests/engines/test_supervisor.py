@@ -184,7 +184,7 @@ async def test_a_client_that_leaves_frees_its_sequence(state: str) -> None:
         if state == "decode":
             await anext(stream)
             await anext(stream)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         answer = await ask(supervisor, chat("say next"))
         assert answer.text == "next"
         if stays is not None:
@@ -204,7 +204,7 @@ async def test_aborting_one_while_another_prefills_leaves_the_other_exact() -> N
         await anext(leaver)
         other = asyncio.create_task(ask(supervisor, chat(long_text, max_tokens=150)))
         await until(lambda: (h := supervisor.status().heartbeat) is not None and h.live == 2)
-        await leaver.aclose()  # type: ignore[attr-defined]
+        await leaver.aclose()
         assert (await other).text == ("0123456789 " * 30)[:150]
 
 

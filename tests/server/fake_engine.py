@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from okno.core.errors import NotReady, OknoError
@@ -87,7 +87,7 @@ class FakeEngine:
             self.changed.clear()
             await self.changed.wait()
 
-    async def generate(self, request: Request) -> AsyncIterator[Event]:
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         self.seen.append(request)
         frame(Submit(request))  # what reaches an engine can be sent to a worker
         if self.draining:

@@ -202,9 +202,10 @@ async def test_an_endless_chunked_body_is_refused_while_it_comes(
             sent_bytes += 10_000
         assert await answer == 413
         assert sent_bytes < 50_000_000
-        while not streams[1].transport.is_closing():  # it goes on, until the server has enough
-            streams[1].write(b"1\r\nx\r\n")
-            await asyncio.sleep(0)
+        async with asyncio.timeout(30):  # it goes on, until the server has enough
+            while not streams[1].transport.is_closing():
+                streams[1].write(b"1\r\nx\r\n")
+                await asyncio.sleep(0)
 
 
 async def test_a_body_at_the_limit_passes_and_one_byte_more_does_not(start: Start) -> None:
