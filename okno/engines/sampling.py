@@ -23,7 +23,7 @@ from okno.core.request import Sampling
 CANDIDATE_NATS = 30.0
 _LARGEST = 1e300
 _SORTABLE = 1024
-_BLOCK = 512
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.intp]
@@ -51,9 +51,11 @@ def _no_piece(_token: int) -> bytes:
 class Sampler:
     """Samples one sequence. `sample` changes nothing; `accept` records a generated token.
 
-    The random number of the i-th generated token is a function of (seed, i) alone, and tokens
-    are drawn in the order of their ids: a replay of accepted tokens continues identically, and
-    neither the rest of the batch nor the last bit of a logit shifts the choice.
+    The random numbers of the i-th generated token are a function of (seed, i) and the candidate's
+    id alone: a replay of accepted tokens continues identically. The draw is a race among the
+    candidates (the Gumbel-max trick), in which a small change of the logits, as the rest of the
+    batch causes, changes the winner with at most twice the probability that it moved; dividing
+    [0, 1) among the candidates would move every border (docs/decisions.md).
 
     seed: any integer in [-2^63, 2^64); `sampling.seed` itself is not read (None is drawn at the
     edge). prompt: counts for repetition_penalty. banned: never sampled (ignore_eos).
@@ -137,13 +139,12 @@ class Sampler:
 
     def _draw(self, logits: Logits, mask: Mask | None) -> int:
         ids, weights = self._weights(logits, mask)
-        at = _pick(weights, self._uniform())
+        at = _first_arrival(weights, ids, self._key())
         return at if ids is None else int(ids[at])
 
-    def _uniform(self) -> float:
-        """In [0, 1), a pure function of (seed, number of generated tokens)."""
-        block = np.random.Philox(key=self._seed, counter=self.generated)
-        return float(block.random_raw() >> 11) * 2.0**-53
+    def _key(self) -> np.uint64:
+        """64 bits, a pure function of (seed, number of generated tokens)."""
+        return np.uint64(np.random.Philox(key=self._seed, counter=self.generated).random_raw())
 
     def _adjusted(self, logits: Logits, mask: Mask | None) -> Values:
         """Logits after mask, bans, bias and penalties: a copy, or `logits` if nothing applies."""
@@ -276,18 +277,22 @@ def _shortest_run(score: Values, mass: Values, need: float) -> Ids:
     return np.sort(np.concatenate([*taken, left[: reached + 1]]))
 
 
-def _pick(weights: Values, u: float) -> int:
-    """The position where the cumulated weight passes u (in [0, 1)) of the total."""
-    blocks = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK), dtype=float))
-    goal = u * blocks[-1]
-    block = min(int(np.searchsorted(blocks, goal, side="right")), len(blocks) - 1)
-    start = block * _BLOCK
-    inside = np.cumsum(weights[start : start + _BLOCK], dtype=np.float64)
-    goal -= blocks[block - 1] if block else 0.0
-    at = start + min(int(np.searchsorted(inside, goal, side="right")), len(inside) - 1)
-    while weights[at] == 0:  # a rounding error past the last possible token of the block
-        at -= 1
-    return at
+def _first_arrival(weights: Values, ids: Ids | None, key: np.uint64) -> int:
+    """The position that wins a race in which position i arrives after an exponential time of rate
+    weights[i]; it wins with probability weights[i] / sum. The times depend on (key, token id)."""
+    names = np.arange(len(weights)) if ids is None else ids
+    with np.errstate(divide="ignore"):
+        return int(np.argmin(-np.log(_uniform(key, names)) / weights))
+
+
+def _uniform(key: np.uint64, names: Ids) -> Floats:
+    """One number in (0, 1) per name: SplitMix64's finaliser (Steele et al., OOPSLA 2014)."""
+    x = (names.astype(np.uint64) + np.uint64(1)) * _GOLDEN + key
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    numbers: Floats = ((x >> np.uint64(11)) + 0.5) * 2.0**-53
+    return numbers
 
 
 class _TokenBag:
