@@ -291,8 +291,7 @@ def _uniform(key: np.uint64, names: Ids) -> Floats:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     x ^= x >> np.uint64(31)
-    numbers: Floats = ((x >> np.uint64(11)) + 0.5) * 2.0**-53
-    return numbers
+    return ((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 class _TokenBag:
