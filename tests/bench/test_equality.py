@@ -8,7 +8,7 @@ import pytest
 from okno.bench.equality import alone, beside, compare, random_text
 from okno.bench.quantise import FileType
 from okno.bench.raw import RawEngine, RawOptions, open_raw
-from tests.bench.conftest import MakeModel
+from tests.conftest import MakeModel
 
 # What cutting a prompt into other pieces changes by itself: random Q4_0 weights up to 4e-4.
 NOISE_KL: dict[FileType, float] = {"F32": 1e-4, "Q4_0": 1e-3}

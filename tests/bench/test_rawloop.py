@@ -8,7 +8,7 @@ from okno.bench.equality import Text, alone
 from okno.bench.raw import RawOptions, open_raw
 from okno.bench.rawloop import main, prompt_of, run_raw
 from okno.core.errors import ModelUnusable
-from tests.bench.conftest import MakeModel
+from tests.conftest import MakeModel
 
 
 def test_the_loop_generates_greedily_and_repeats_itself(make_model: MakeModel) -> None:

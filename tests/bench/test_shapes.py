@@ -12,7 +12,7 @@ from okno.bench.raw import RawEngine, RawOptions, Row, open_raw
 from okno.bench.shapes import PRESETS, main, write_gguf
 from okno.bench.tensors import Tensor, tensors
 from okno.bench.vocab import byte_bpe, wordpiece
-from tests.bench.conftest import MakeModel
+from tests.conftest import MakeModel
 
 TEXT = "Hello, мир! 123 \n{} 漢字 🙂"
 GENERATIVE = ("tiny", "qwen3-tiny", "gemma3-tiny", "mamba2-tiny")
