@@ -64,6 +64,7 @@ class EngineClient(Protocol):
     async def tokenize(
         self, text: str | None = None, *, messages: Sequence[Message] | None = None,
         add_special: bool = False, parse_special: bool = False, continue_last: bool = False,
+        with_pieces: bool = False,
     ) -> Tokenized: ...  # fmt: skip
 
     async def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> Detokenized: ...

@@ -12,7 +12,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from okno.core.errors import EngineFailed
+from okno.core.errors import BadConstraint
 from okno.core.request import Constraint
 from okno.engines.constraint_grammar import compile_grammar, make_tokenizer
 
@@ -21,7 +21,7 @@ CACHED_GRAMMARS = 32
 __all__ = ["ConstraintBroken", "GrammarCompiler", "Matcher", "make_tokenizer"]
 
 
-class ConstraintBroken(EngineFailed):
+class ConstraintBroken(BadConstraint):
     """A compiled constraint gave up: a resource limit while matching, or a token it forbids."""
 
 
@@ -55,7 +55,10 @@ class Matcher:
     def _check(self) -> None:
         if self._matcher.is_error():
             reason = " ".join(self._matcher.get_error().split())[:300]
-            raise ConstraintBroken(f"The constraint could not be followed further: {reason}")
+            raise ConstraintBroken(
+                f"The constraint could not be followed further: {reason}. Make it simpler.",
+                param="response_format",
+            )
 
 
 class GrammarCompiler:

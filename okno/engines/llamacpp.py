@@ -67,7 +67,7 @@ class LlamaCpp:
         wanted = self._batch.fill(step.spans)
         status = lib.llama_decode(self._context, self._batch.struct)
         if status != 0:
-            raise EngineBroken(f"llama_decode returned {status}: {' | '.join(recent_log(5))}")
+            raise EngineBroken(f"llama_decode returned {status}: {' | '.join(recent_log(10))}")
         if wanted == 0:
             return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
         return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)

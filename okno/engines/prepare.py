@@ -31,6 +31,8 @@ class Preparer:
         self._vocab = engine.vocab
         self._sandbox = sandbox
         self._template = engine.chat_template or FALLBACK_TEMPLATE
+        vocab = engine.vocab
+        self._longest_piece = max(len(vocab.label(t)) for t in range(vocab.n_tokens))
         self._compiler: GrammarCompiler | None = None
 
     def task(self, submit: Submit) -> Task:
@@ -58,7 +60,9 @@ class Preparer:
             return self.checked_ids(prompt.tokens, param="prompt")
         if prompt.messages is not None:
             text = self.render(prompt.messages, continue_last=prompt.continue_last, now_s=now_s)
+            self._check_length(text, "messages")
             return self.encode_chat(text)
+        self._check_length(prompt.text or "", "prompt")
         return self._vocab.encode(prompt.text or "", add_special=True, parse_special=True)
 
     def render(self, messages: Tokens[Message], *, continue_last: bool, now_s: float) -> str:
@@ -79,6 +83,23 @@ class Preparer:
         if self._engine.adds_bos and tokens[:1] != [bos]:
             return self._vocab.encode(text, add_special=True, parse_special=True)
         return tokens
+
+    def _check_length(self, text: str, param: str) -> None:
+        """Refuse what cannot fit however it is tokenized, before spending time on it."""
+        at_least = -(-len(text.encode()) // self._longest_piece)
+        if at_least >= self._engine.window.ctx:
+            raise self._exceeded(at_least, param, "at least ")
+
+    def _exceeded(self, n_prompt_tokens: int, param: str, how_exact: str = "") -> ContextExceeded:
+        ctx = self._engine.window.ctx
+        return ContextExceeded(
+            f"The prompt has {how_exact}{n_prompt_tokens:,} tokens and the context window is "
+            f"{ctx:,}, which must hold the prompt and at least one token of the answer. Shorten "
+            "the conversation, or serve with a larger --ctx.",
+            param=param,
+            n_prompt_tokens=n_prompt_tokens,
+            n_ctx=ctx,
+        )
 
     def _special_texts(self) -> dict[str, str]:
         ids = self._engine.facts.special_tokens
@@ -112,14 +133,8 @@ class Preparer:
         if not prompt:
             raise BadRequest("The prompt has no tokens; send some text.", param="prompt")
         if len(prompt) >= ctx:
-            raise ContextExceeded(
-                f"The prompt has {len(prompt):,} tokens and the context window is {ctx:,}, which "
-                "must hold the prompt and at least one token of the answer. Shorten the "
-                "conversation, or serve with a larger --ctx.",
-                param="messages" if request.prompt.messages is not None else "prompt",
-                n_prompt_tokens=len(prompt),
-                n_ctx=ctx,
-            )
+            is_chat = request.prompt.messages is not None
+            raise self._exceeded(len(prompt), "messages" if is_chat else "prompt")
         room = ctx if request.stop.max_tokens is None else len(prompt) + request.stop.max_tokens
         return Sequence(
             request.id,

@@ -64,7 +64,8 @@ class Cancel(msgspec.Struct, tag="cancel"):
 
 
 class Tokenize(msgspec.Struct, tag="tokenize"):
-    """Text or chat messages to token ids. add_special: BOS/EOS as the model asks."""
+    """Text or chat messages to token ids. add_special: BOS/EOS as the model asks. with_pieces:
+    the answer has the bytes of each token."""
 
     call: int
     text: str | None = None
@@ -72,6 +73,7 @@ class Tokenize(msgspec.Struct, tag="tokenize"):
     add_special: bool = False
     parse_special: bool = False
     continue_last: bool = False
+    with_pieces: bool = False
 
 
 class Detokenize(msgspec.Struct, tag="detokenize"):
@@ -183,7 +185,8 @@ class Inspection(msgspec.Struct, tag="inspection"):
 
 
 class Tokenized(msgspec.Struct, tag="tokenized"):
-    """Answer to Tokenize. `pieces` are the bytes of each token; `prompt` the rendered text."""
+    """Answer to Tokenize. `pieces` are the bytes of each token, if they were asked for; `prompt`
+    the rendered text."""
 
     call: int
     tokens: list[int]

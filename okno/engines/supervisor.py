@@ -385,10 +385,11 @@ class Supervisor:
         add_special: bool = False,
         parse_special: bool = False,
         continue_last: bool = False,
+        with_pieces: bool = False,
     ) -> Tokenized:
         turns = None if messages is None else tuple(messages)
         number = next(self._call_numbers)
-        call = Tokenize(number, text, turns, add_special, parse_special, continue_last)
+        call = Tokenize(number, text, turns, add_special, parse_special, continue_last, with_pieces)
         answer = await self._call(call)
         assert isinstance(answer, Tokenized)
         return answer
@@ -412,6 +413,13 @@ class Supervisor:
 
     async def _call(self, message: Call) -> Answer:
         self._check_accepting()
+        if len(self._calls) >= self.options.queue_limit:
+            raise QueueFull(
+                f"{len(self._calls)} calls (tokenize, embeddings, slots) are waiting, which is the "
+                "limit (--queue-limit). Try again in a few seconds.",
+                queue_limit=self.options.queue_limit,
+                retry_after_s=2,
+            )
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._calls[message.call] = _PendingCall(message, future)
         if self._worker is not None and self._state == "ready":

@@ -108,6 +108,7 @@ class Worker:
         self._sandbox = Sandbox(template_timeout_s=options.template_timeout_s)
         self._preparer = Preparer(engine, self._sandbox)
         self._prepare = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="prepare")
+        self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
         self._process = psutil.Process()
 
     def run(self) -> None:
@@ -116,7 +117,12 @@ class Worker:
         self._wire.send(Ready(engine.facts, engine.window, engine.memory(), engine.notes))
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        self._loop.run()
+        try:
+            self._loop.run()
+        except BaseException:  # noqa: BLE001 - whatever it is, this process ends with it
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)  # at once: other threads have nothing left to work for
 
     def _read(self) -> None:
         while (body := self._wire.receive()) is not None:
@@ -131,7 +137,7 @@ class Worker:
             case Cancel(id):
                 self._loop.inbox.put(Leave(id))
             case Tokenize() | Detokenize() | Embed():
-                self._prepare.submit(self._call, message)
+                self._calls.submit(self._call, message)
             case CancelCall() | Inspect():
                 self._loop.inbox.put(message)
             case Shutdown():
@@ -175,7 +181,8 @@ class Worker:
             tokens = vocab.encode(
                 text, add_special=call.add_special, parse_special=call.parse_special
             )
-        return Tokenized(call.call, tokens, [vocab.label(t) for t in tokens], text)
+        pieces = [vocab.label(t) for t in tokens] if call.with_pieces else []
+        return Tokenized(call.call, tokens, pieces, text)
 
     def _detokenized(self, call: Detokenize) -> Detokenized:
         vocab = self._engine.vocab

@@ -59,7 +59,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One engine call: first the operations, in order, then all spans in one batch."""
+    """One engine call: first the operations, in order, then all spans in one batch. Without
+    spans there is nothing to do."""
 
     operations: tuple[Operation, ...]
     spans: tuple[Span, ...]
@@ -150,6 +151,8 @@ class Scheduler:
         if prompt_rows is not None:
             left = min(left, prompt_rows)
         spans += self._prompt_spans(left, must=not spans)
+        if not spans:
+            return Step((), ())  # the operations wait for the next step that runs
         operations, self._operations = tuple(self._operations), []
         return Step(operations, tuple(spans))
 

@@ -324,3 +324,39 @@ async def test_calls_survive_a_restart() -> None:
         assert (await supervisor.tokenize("ab")).tokens == [97, 98]
         assert (await supervisor.detokenize([104, 105])).text == b"hi"
         assert len((await supervisor.embed(["text", (1, 2)])).vectors) == 2
+
+
+async def test_a_sequence_dropped_while_idle_leaves_nothing_behind() -> None:
+    """Short answers are not parked: their cells must be dropped although the loop idles next."""
+    async with running(DEMO, prefix_cache=False) as supervisor:
+        texts = []
+        for _ in range(3):
+            request = chat("", prompt=Prompt(text="Hi"), max_tokens=6)
+            texts.append((await ask(supervisor, request)).text)
+            idle_from = (await supervisor.inspect()).steps
+            await until(lambda: (h := supervisor.status().heartbeat) is not None and h.live == 0)
+            loops = supervisor.status().heartbeat
+            assert loops is not None
+            await until(lambda a=loops.loops: supervisor.status().heartbeat.loops > a + 1)  # type: ignore[misc, union-attr]
+            assert (await supervisor.inspect()).steps == idle_from
+        assert len(set(texts)) == 1
+        assert supervisor.status().restarts == 0
+
+
+async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized() -> None:
+    async with running(SCRIPTED, ctx=100) as supervisor:
+        with pytest.raises(ContextExceeded, match="at least") as caught:
+            await ask(supervisor, chat("", prompt=Prompt(text="x" * 3_000_000)))
+        assert caught.value.info.details["n_prompt_tokens"] > 100
+
+
+async def test_calls_wait_in_a_bounded_queue() -> None:
+    async with running(SCRIPTED, queue_limit=4, script=json.dumps({"step_ms": 50})) as supervisor:
+        calls = [asyncio.create_task(supervisor.embed(["text"] * 20)) for _ in range(4)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await supervisor.tokenize("x")
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        assert (await supervisor.tokenize("a", with_pieces=True)).pieces == [b"a"]

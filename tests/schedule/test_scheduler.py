@@ -34,8 +34,9 @@ class Run:
 
     def step(self, budget: int = 16, prompt_rows: int | None = None) -> Step:
         step = self.scheduler.schedule(budget, prompt_rows)
-        self.cache.execute(step)
-        check_books(self.scheduler, self.cache)
+        if step.spans:  # as the engine loop does
+            self.cache.execute(step)
+            check_books(self.scheduler, self.cache)
         sampled: dict[str, int | None] = {}
         for span in step.spans:
             sequence = self.scheduler.live[span.id]
@@ -201,6 +202,16 @@ def test_a_cancelled_request_frees_its_slot_at_once(state: str) -> None:
     run.finish()
     assert run.done["next"] == alone([3] * 10, 4)
     assert "gone" not in run.done
+
+
+def test_operations_are_not_lost_in_a_step_without_rows() -> None:
+    run = Run(replace(UNIFIED, parks=False))
+    run.add("short", [1, 2, 3], answer=2)
+    run.finish()
+    assert run.step().spans == ()
+    run.add("next", [4] * 20, answer=2)
+    assert run.step().operations == (Truncate(0, 0),)
+    run.finish()
 
 
 def test_cancel_of_an_unknown_request_is_ignored() -> None:
