@@ -18,6 +18,48 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 512
 MAX_LOGIT_BIAS_TOKENS = 1024
 MAX_CONSTRAINT_CHARS = 64 * 1024
+MAX_INT32 = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The numbers a field allows, ends included; `above`: all but the lowest."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def __str__(self) -> str:
+        return f"{'above ' if self.above else ''}{shown(self.low)} to {shown(self.high)}"
+
+    def allows(self, value: float) -> bool:
+        inside = self.low < value if self.above else self.low <= value
+        finite = isinstance(value, int) or math.isfinite(value)
+        return finite and inside and value <= self.high
+
+
+def shown(value: float) -> str:
+    """A number for people: whole ones with separators, others as short as they stay exact."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+BOUNDS: Mapping[str, Bounds] = {
+    "temperature": Bounds(0, 10),
+    "top_k": Bounds(0, MAX_INT32),
+    "top_p": Bounds(0, 1, above=True),
+    "min_p": Bounds(0, 1),
+    "typical_p": Bounds(0, 1, above=True),
+    "repetition_penalty": Bounds(0, 10, above=True),
+    "penalty_last_n": Bounds(-1, MAX_INT32),
+    "frequency_penalty": Bounds(-2, 2),
+    "presence_penalty": Bounds(-2, 2),
+    "seed": Bounds(-(2**63), 2**64 - 1),
+    "top_logprobs": Bounds(0, MAX_LOGPROBS),
+    "logit_bias": Bounds(-100, 100),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,31 +168,42 @@ def _check_prompt(prompt: Prompt) -> None:
         raise BadRequest("Give exactly one of messages, text or tokens.", param="prompt")
     if prompt.messages is not None and not prompt.messages:
         raise BadRequest("`messages` is empty; send at least one message.", param="messages")
+    for message in prompt.messages or ():
+        _check_text(message.content, "messages")
+    _check_text(prompt.text or "", "prompt")
 
 
-def _number(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
-    if not inside:
-        bracket = "(" if open_low else "["
+def _check_text(text: str, param: str) -> None:
+    """Text that UTF-8 can say; lone surrogates it cannot."""
+    if not isinstance(text, str):
+        raise BadRequest(f"`{param}` holds {type(text).__name__} instead of text.", param=param)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         raise BadRequest(
-            f"`{name}` is {value}; allowed is {bracket}{low:g}, {high:g}].", param=name
-        )
+            f"`{param}` holds a lone surrogate, which is not a character; send valid Unicode.",
+            param=param,
+        ) from None
+
+
+_NUMBERS = (
+    "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "penalty_last_n",
+    "frequency_penalty", "presence_penalty",
+)  # fmt: skip
+
+
+def _number(name: str, value: float) -> None:
+    if not BOUNDS[name].allows(value):
+        raise BadRequest(f"`{name}` is {shown(value)}; allowed is {BOUNDS[name]}.", param=name)
 
 
 def _check_sampling(s: Sampling) -> None:
-    _number("temperature", s.temperature, 0, 10)
-    _number("top_k", s.top_k, 0, 2**31 - 1)
-    _number("top_p", s.top_p, 0, 1, open_low=True)
-    _number("min_p", s.min_p, 0, 1)
-    _number("typical_p", s.typical_p, 0, 1, open_low=True)
-    _number("repetition_penalty", s.repetition_penalty, 0, 10, open_low=True)
-    _number("penalty_last_n", s.penalty_last_n, -1, 2**31 - 1)
-    _number("frequency_penalty", s.frequency_penalty, -2, 2)
-    _number("presence_penalty", s.presence_penalty, -2, 2)
+    for name in _NUMBERS:
+        _number(name, getattr(s, name))
     if s.seed is not None:
-        _number("seed", s.seed, -(2**63), 2**64 - 1)
+        _number("seed", s.seed)
     if s.logprobs is not None:
-        _number("top_logprobs", s.logprobs, 0, MAX_LOGPROBS)
+        _number("top_logprobs", s.logprobs)
     _check_logit_bias(s.logit_bias)
 
 
@@ -162,10 +215,10 @@ def _check_logit_bias(bias: Mapping[int, float]) -> None:
             param="logit_bias",
         )
     for token, value in bias.items():
-        if token < 0:
+        if not 0 <= token <= MAX_INT32:
             raise BadRequest(f"`logit_bias` names token {token}; ids start at 0.",
                              param="logit_bias")  # fmt: skip
-        _number("logit_bias", value, -100, 100)
+        _number("logit_bias", value)
 
 
 def _check_stop(stop: Stop) -> None:
@@ -180,9 +233,9 @@ def _check_stop(stop: Stop) -> None:
                 f"A `stop` string has {len(text)} characters; 1 to {MAX_STOP_CHARS} are accepted.",
                 param="stop",
             )
-    if stop.max_tokens is not None and stop.max_tokens < 1:
+    if stop.max_tokens is not None and not 1 <= stop.max_tokens <= MAX_INT32:
         raise BadRequest(
-            f"`max_tokens` is {stop.max_tokens}; it must be at least 1. "
+            f"`max_tokens` is {stop.max_tokens}; it must be at least 1 and below 2^31. "
             "Leave it out to generate until the window is full.",
             param="max_tokens",
         )

@@ -24,7 +24,8 @@ class EngineStatus:
     """A snapshot for /health, /props and /metrics. All counters are since the server started.
 
     submitted = completed + cancelled + rejected + failed + in flight, always.
-    stalled: requests are in flight and no step has completed within the hang bound.
+    stalled: requests are in flight and no step has completed for 10 s (or the hang bound, if that
+    is shorter).
     """
 
     state: EngineState

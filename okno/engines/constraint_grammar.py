@@ -338,7 +338,7 @@ def compile_grammar(constraint: Constraint, tokenizer: LLTokenizer) -> LLMatcher
     grammar = grammar_of(constraint)
     is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar, tokenizer, limits=LIMITS)
     if is_error or messages:
-        refuse(constraint.kind, "; ".join(messages))
+        refuse(constraint.kind, "; ".join(map(_reason, messages)))
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
     if not matcher.is_error():
         matcher.compute_bitmask()
@@ -348,7 +348,9 @@ def compile_grammar(constraint: Constraint, tokenizer: LLTokenizer) -> LLMatcher
 
 
 def _reason(error: str) -> str:
-    """llguidance's message, or what its bare stop reason means."""
+    """llguidance's message, or what it means where it names what nobody here can set."""
     if error.startswith("NoExtension"):
         return "no text can satisfy it."
+    if "coerce_one_of" in error:
+        return "`oneOf` is not supported where more than one branch may match; use `anyOf`."
     return error.replace("<non-verbose/>", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -79,9 +79,12 @@ class Engine(Protocol):
         """
         ...
 
-    def embed(self, tokens: Sequence[int]) -> Generator[None, None, NDArray[np.float32]]:
-        """The pooled vector of `tokens`, not normalised, in pieces: each `next` computes one, so
-        that the loop can decode between them. Raises OknoError if it cannot."""
+    def embed(
+        self, tokens: Sequence[int], piece_rows: Callable[[], int]
+    ) -> Generator[None, None, NDArray[np.float32]]:
+        """The pooled vector of `tokens`, not normalised, in pieces: each `next` computes one of
+        at most piece_rows() tokens, so that the loop can decode between them. An embedding model
+        needs all tokens in one piece. Raises OknoError if it cannot."""
         ...
 
     def memory(self) -> MemoryUse: ...

@@ -7,7 +7,7 @@ here, computed in pieces like any prompt.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
@@ -34,7 +34,10 @@ class Embedder:
         self._batch = Batch(rows)
         self._context = self._open(model, rows, threads)
 
-    def embed(self, tokens: Sequence[int]) -> Generator[None, None, NDArray[np.float32]]:
+    def embed(
+        self, tokens: Sequence[int], piece_rows: Callable[[], int]
+    ) -> Generator[None, None, NDArray[np.float32]]:
+        """See engines.engine.Engine.embed."""
         if not 0 < len(tokens) <= self.max_tokens:
             raise BadRequest(
                 f"An input has {len(tokens):,} tokens; 1 to {self.max_tokens:,} can be embedded. "
@@ -50,11 +53,13 @@ class Embedder:
             pooled = float_rows(lib.llama_get_embeddings_seq(self._context, 0), 1, self._n_embd)[0]
             return np.array(pooled)
         total = np.zeros(self._n_embd, dtype=np.float64)
-        for start in range(0, len(ids), self._batch.capacity):
-            piece = ids[start : start + self._batch.capacity]
+        start = 0
+        while start < len(ids):
+            piece = ids[start : start + min(self._batch.capacity, piece_rows())]
             self._decode(piece, start)
             states = float_rows(lib.llama_get_embeddings(self._context), len(piece), self._n_embd)
             total += states.sum(axis=0, dtype=np.float64)
+            start += len(piece)
             yield
         mean: NDArray[np.float32] = (total / len(ids)).astype(np.float32)
         return mean

@@ -14,6 +14,7 @@ from okno.core.errors import ModelUnusable
 from okno.engines.amx import refuse_amx
 from okno.engines.protocol import WorkerOptions
 
+WARNING = 3  # GGML_LOG_LEVEL_WARN of enum ggml_log_level (ggml.h); errors are 4
 _log_lines: deque[tuple[int, str]] = deque(maxlen=200)
 
 
@@ -37,6 +38,11 @@ def start_backend() -> None:
 def recent_log(count: int = 20) -> list[str]:
     """The last lines llama.cpp logged."""
     return [line for _, line in list(_log_lines)[-count:]]
+
+
+def recent_problems(count: int = 4) -> list[str]:
+    """The last lines it logged as warnings or errors."""
+    return [line for level, line in _log_lines if level >= WARNING][-count:]
 
 
 class LlamaModel:
@@ -100,6 +106,12 @@ class LlamaModel:
     @property
     def has_window_attention(self) -> bool:
         return int(lib.llama_model_n_swa(self.pointer)) > 0
+
+    @property
+    def has_plain_attention(self) -> bool:
+        """Every token sees all before it, and nothing else is kept: prefixes can be shared and a
+        sequence can be cut anywhere."""
+        return not (self.keeps_state or self.has_window_attention)
 
     @property
     def kv_elements_per_token(self) -> int:

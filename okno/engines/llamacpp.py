@@ -9,13 +9,13 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from okno.core.errors import BadRequest, DoesNotFit, ModelUnusable
+from okno.core.errors import BadRequest, BadSetting, DoesNotFit
 from okno.core.window import MAX_BATCH_SIZE, KVType, MemoryUse, ModelFacts, Window
 from okno.engines.auto_window import BYTES_PER_ELEMENT, Asked, choose_window
 from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_embed import Embedder
-from okno.engines.llama_model import LlamaModel, recent_log, start_backend
+from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, start_backend
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.cpu import usable_cores
@@ -25,7 +25,7 @@ from okno.schedule.scheduler import Copy, Limits, Operation, Step
 KV_TYPES: dict[KVType, int] = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}
 FLASH = {"auto": -1, "off": 0, "on": 1}
 PARKED_SEQS = 16  # engine sequences kept beside the live ones for prefixes of earlier requests
-FULL_CACHE = -1
+TO_END = -1  # as a position: to the end of the sequence
 SMALL_MODEL_BYTES = 32 * 2**20
 
 
@@ -35,6 +35,12 @@ class LlamaCpp:
     has its own stream: no sharing, and logits that do not depend on the neighbours."""
 
     def __init__(self, options: WorkerOptions, on_progress: Callable[[float], None]) -> None:
+        kv_type = _kv_type(options.kv_type)
+        if kv_type in ("q8_0", "q4_0") and options.flash_attention == "off":
+            raise BadSetting(
+                f"--kv-type {kv_type} needs flash attention, which is switched off. Use "
+                "--flash-attention auto, or --kv-type f16."
+            )
         start_backend()
         self._model = LlamaModel(options, on_progress)
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
@@ -42,7 +48,7 @@ class LlamaCpp:
         self.adds_bos = self.vocab.adds_bos
         self.window, self.notes = choose_window(
             Asked(options.batch_size, options.ctx, options.kv_pool_tokens,
-                  _kv_type(options.kv_type), options.step_tokens),
+                  kv_type, options.step_tokens),
             ctx_train=self._model.ctx_train,
             kv_elements_per_token=self._model.kv_elements_per_token,
             free_bytes=free_memory().free_bytes,
@@ -77,10 +83,12 @@ class LlamaCpp:
         for operation in operations:
             self._apply(operation)
 
-    def embed(self, tokens: Sequence[int]) -> Generator[None, None, NDArray[np.float32]]:
+    def embed(
+        self, tokens: Sequence[int], piece_rows: Callable[[], int]
+    ) -> Generator[None, None, NDArray[np.float32]]:
         if self._embedder is None:
             self._embedder = Embedder(self._model, self.window, self._threads)
-        return (yield from self._embedder.embed(tokens))
+        return (yield from self._embedder.embed(tokens, piece_rows))
 
     def memory(self) -> MemoryUse:
         elements = self._model.kv_elements_per_token * self.window.kv_pool_tokens
@@ -95,8 +103,7 @@ class LlamaCpp:
         if isinstance(operation, Copy):
             lib.llama_memory_seq_cp(self._memory, operation.src, operation.dst, 0, operation.length)
             return
-        first = operation.length or FULL_CACHE
-        if not lib.llama_memory_seq_rm(self._memory, operation.seq, first, FULL_CACHE):
+        if not lib.llama_memory_seq_rm(self._memory, operation.seq, operation.length, TO_END):
             raise EngineBroken(f"sequence {operation.seq} cannot be cut to {operation.length}")
 
     def _open_context(self, options: WorkerOptions) -> lib.llama_context_p:
@@ -117,7 +124,7 @@ class LlamaCpp:
         if not context:
             raise DoesNotFit(
                 f"The engine cannot open a window of batch {window.batch_size} x ctx "
-                f"{window.ctx:,} ({window.kv_type}): {' | '.join(recent_log(4))}. "
+                f"{window.ctx:,} ({window.kv_type}): {' | '.join(recent_problems())}. "
                 "Ask for a smaller --ctx or --batch-size."
             )
         return context
@@ -133,11 +140,11 @@ def _kv_type(name: str) -> KVType:
     for known in KV_TYPES:
         if known == name:
             return known
-    raise ModelUnusable(f"KV type {name!r} is unknown; possible are {', '.join(KV_TYPES)}.")
+    raise BadSetting(f"KV type {name!r} is unknown; possible are {', '.join(KV_TYPES)}.")
 
 
 def _limits(model: LlamaModel, window: Window, options: WorkerOptions) -> Limits:
-    plain = not (model.keeps_state or model.has_window_attention)
+    plain = model.has_plain_attention
     shares = plain and options.kv_unified
     seqs = min(MAX_BATCH_SIZE, window.batch_size + PARKED_SEQS) if shares else window.batch_size
     return Limits(
@@ -163,7 +170,7 @@ def _facts(model: LlamaModel, vocab: LlamaVocabulary, options: WorkerOptions) ->
         n_embd=model.n_embd,
         n_layer=model.n_layer,
         ctx_train=model.ctx_train,
-        shares_prefixes=not (model.keeps_state or model.has_window_attention),
+        shares_prefixes=model.has_plain_attention,
         has_chat_template=model.chat_template is not None,
         is_embedding_model=model.is_embedding_model,
         pooling=pooling,

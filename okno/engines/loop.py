@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from okno.core.errors import OknoError
 from okno.core.events import Accepted, Failed
+from okno.engines.arrivals import Arrivals
 from okno.engines.engine import Engine
 from okno.engines.pacer import Pacer
 from okno.engines.protocol import (
@@ -28,6 +29,7 @@ from okno.schedule.scheduler import Scheduler, Step
 from okno.schedule.sequence import Sequence
 
 IDLE_WAIT_S = 0.5
+WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call
 
 
 @dataclass(slots=True)
@@ -61,16 +63,16 @@ class EngineLoop:
     ) -> None:
         self.engine = engine
         self.inbox: SimpleQueue[Work] = SimpleQueue()
-        self.preparing: set[str] = set()  # submitted, not yet in the inbox
+        self.arrivals = Arrivals()
         self.scheduler = Scheduler(engine.limits)
         self.loops = self.steps = self.rows = 0
         self.live = self.waiting = self.used_cells = 0  # read by the heartbeat's thread
+        self.patience = 1.0
         self._send = send
         self._clock = clock
         self._pacer = Pacer(engine.window.step_tokens)
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
-        self._left_early: set[str] = set()
         self._events = Events()
 
     def run(self) -> None:
@@ -109,16 +111,16 @@ class EngineLoop:
             case Leave(id):
                 self._leave(id)
             case EmbedJob():
-                self._embeds.append(work)
+                if self.arrivals.arrived(work.call):
+                    self._embeds.append(work)
             case CancelCall(call):
+                self.arrivals.gone(call)
                 self._embeds = [job for job in self._embeds if job.call != call]
             case Inspect(call):
                 self._send(self._inspection(call))
 
     def _admit(self, task: Task) -> None:
-        self.preparing.discard(task.id)
-        if task.id in self._left_early:
-            self._left_early.discard(task.id)
+        if not self.arrivals.arrived(task.id):
             return
         task.clock.queued = self._clock()
         self._tasks[task.id] = task
@@ -129,17 +131,18 @@ class EngineLoop:
     def _leave(self, id: str) -> None:
         if self._tasks.pop(id, None) is not None:
             self.scheduler.cancel(id)
-        elif id in self.preparing:
-            self._left_early.add(id)
         else:
-            self._left_early.discard(id)
+            self.arrivals.gone(id)
 
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
+        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows())
+
+    def _prompt_rows(self) -> int:
+        """How many rows of prompts (or of texts to embed) the next engine call may take."""
         decoding = any(sequence.decoding for sequence in self.scheduler.live.values())
-        rows = self._pacer.prompt_rows(mixed=decoding)
-        return self.scheduler.schedule(self.engine.window.step_tokens, rows)
+        return self._pacer.prompt_rows(mixed=decoding)
 
     def _execute(self, step: Step) -> None:
         started = self._clock()
@@ -188,7 +191,9 @@ class EngineLoop:
     def _embed_piece(self) -> None:
         job = self._embeds[0]
         if job.running is None:
-            job.running = self.engine.embed(job.inputs[len(job.done)])
+            job.running = self.engine.embed(job.inputs[len(job.done)], self._prompt_rows)
+        if self.engine.facts.is_embedding_model:
+            self.patience = WHOLE_INPUT_PATIENCE
         try:
             next(job.running)
         except StopIteration as stop:
@@ -198,6 +203,8 @@ class EngineLoop:
             self._embeds.pop(0)
             self._send(CallFailed(job.call, error.info))
             return
+        finally:
+            self.patience = 1.0
         if len(job.done) == len(job.inputs):
             self._embeds.pop(0)
             tokens = sum(map(len, job.inputs))

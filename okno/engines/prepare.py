@@ -1,38 +1,41 @@
-"""From a submitted request to a task: render, tokenize, check against the window, compile.
+"""From a submitted request to a task: encode, check against the window, compile the constraint.
 
-Runs in a few threads beside the loop, so that a slow template or grammar delays only its own
-request. Untrusted work (templates, grammars) happens in the sandbox process first.
+Runs in a few threads beside the loop, so that slow work delays no step. Untrusted work (templates,
+grammars) happens in sandbox processes: one for templates, another for grammars, which may take up
+to a second each and wait for each other in a thread of their own.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence as Tokens
 
 from llguidance import LLTokenizer
 
-from okno.core.errors import BadRequest, ContextExceeded
-from okno.core.request import Constraint, Message, Prompt, Request
+from okno.core.errors import BadConstraint, BadRequest
+from okno.core.request import Constraint, Request
 from okno.engines.constraints import GrammarCompiler, Matcher, make_tokenizer
 from okno.engines.engine import Engine
+from okno.engines.prompt import PromptEncoder
 from okno.engines.protocol import Submit
 from okno.engines.sampling import Sampler
 from okno.engines.sandbox import Sandbox
 from okno.engines.task import Task
-from okno.engines.template import FALLBACK_TEMPLATE
 from okno.engines.text import TextStream
 from okno.schedule.sequence import Sequence
 
+REMEMBERED_REFUSALS = 64
+
 
 class Preparer:
-    """Thread-safe: the vocabulary is only read, the sandbox has its own lock."""
+    """`task` may be called from several threads; constrained requests from one only."""
 
-    def __init__(self, engine: Engine, sandbox: Sandbox) -> None:
+    def __init__(self, engine: Engine, prompts: PromptEncoder) -> None:
         self._engine = engine
         self._vocab = engine.vocab
-        self._sandbox = sandbox
-        self._template = engine.chat_template or FALLBACK_TEMPLATE
-        vocab = engine.vocab
-        self._longest_piece = max(len(vocab.label(t)) for t in range(vocab.n_tokens))
+        self._prompts = prompts
+        self._grammars: Sandbox | None = None  # started with the first constraint
+        self._refused: OrderedDict[Constraint, BadConstraint] = OrderedDict()
         self._compiler: GrammarCompiler | None = None
 
     def task(self, submit: Submit) -> Task:
@@ -41,7 +44,7 @@ class Preparer:
         request = submit.request
         request.check()
         self._check_generates()
-        prompt = self.prompt_tokens(request.prompt, now_s=request.created_s)
+        prompt = self._prompts.encode(request.prompt, now_s=request.created_s)
         sequence = self._sequence(request, prompt, submit.emitted)
         task = Task(
             request,
@@ -53,72 +56,6 @@ class Preparer:
         )
         task.replay(submit.emitted)
         return task
-
-    def prompt_tokens(self, prompt: Prompt, *, now_s: float) -> list[int]:
-        """The ids the model sees."""
-        if prompt.tokens is not None:
-            return self.checked_ids(prompt.tokens, param="prompt")
-        if prompt.messages is not None:
-            text = self.render(prompt.messages, continue_last=prompt.continue_last, now_s=now_s)
-            self._check_length(text, "messages")
-            return self.encode_chat(text)
-        self._check_length(prompt.text or "", "prompt")
-        return self._vocab.encode(prompt.text or "", add_special=True, parse_special=True)
-
-    def render(self, messages: Tokens[Message], *, continue_last: bool, now_s: float) -> str:
-        """The chat template's text for `messages`."""
-        return self._sandbox.render(
-            self._template,
-            messages,
-            special_tokens=self._special_texts(),
-            add_generation_prompt=not continue_last,
-            continue_last=continue_last,
-            now_s=now_s,
-        )
-
-    def encode_chat(self, text: str) -> list[int]:
-        """Templates write BOS themselves when the model wants one; those that do not get it."""
-        tokens = self._vocab.encode(text, add_special=False, parse_special=True)
-        bos = self._engine.facts.special_tokens.get("bos")
-        if self._engine.adds_bos and tokens[:1] != [bos]:
-            return self._vocab.encode(text, add_special=True, parse_special=True)
-        return tokens
-
-    def _check_length(self, text: str, param: str) -> None:
-        """Refuse what cannot fit however it is tokenized, before spending time on it."""
-        at_least = -(-len(text.encode()) // self._longest_piece)
-        if at_least >= self._engine.window.ctx:
-            raise self._exceeded(at_least, param, "at least ")
-
-    def _exceeded(self, n_prompt_tokens: int, param: str, how_exact: str = "") -> ContextExceeded:
-        ctx = self._engine.window.ctx
-        return ContextExceeded(
-            f"The prompt has {how_exact}{n_prompt_tokens:,} tokens and the context window is "
-            f"{ctx:,}, which must hold the prompt and at least one token of the answer. Shorten "
-            "the conversation, or serve with a larger --ctx.",
-            param=param,
-            n_prompt_tokens=n_prompt_tokens,
-            n_ctx=ctx,
-        )
-
-    def _special_texts(self) -> dict[str, str]:
-        ids = self._engine.facts.special_tokens
-        return {
-            f"{name}_token": self._vocab.label(ids[name]).decode(errors="replace")
-            for name in ("bos", "eos")
-            if name in ids
-        }
-
-    def checked_ids(self, tokens: Tokens[int], *, param: str) -> list[int]:
-        """`tokens`, or BadRequest naming the first id the model does not have."""
-        for token in tokens:
-            if not 0 <= token < self._vocab.n_tokens:
-                raise BadRequest(
-                    f"`{param}` holds token {token}; this model has ids 0 to "
-                    f"{self._vocab.n_tokens - 1}.",
-                    param=param,
-                )
-        return list(tokens)
 
     def _check_generates(self) -> None:
         if self._engine.facts.is_embedding_model:
@@ -132,9 +69,9 @@ class Preparer:
         ctx = self._engine.window.ctx
         if not prompt:
             raise BadRequest("The prompt has no tokens; send some text.", param="prompt")
-        if len(prompt) >= ctx:
+        if len(prompt) + len(emitted) >= ctx:
             is_chat = request.prompt.messages is not None
-            raise self._exceeded(len(prompt), "messages" if is_chat else "prompt")
+            raise self._prompts.exceeded(len(prompt), "messages" if is_chat else "prompt")
         room = ctx if request.stop.max_tokens is None else len(prompt) + request.stop.max_tokens
         return Sequence(
             request.id,
@@ -145,10 +82,11 @@ class Preparer:
         )
 
     def _sampler(self, request: Request, prompt: Tokens[int]) -> Sampler:
+        assert request.sampling.seed is not None, "the supervisor draws one"
         banned = self._vocab.end_tokens if request.stop.ignore_eos else ()
         return Sampler(
             request.sampling,
-            seed=request.sampling.seed or 0,
+            seed=request.sampling.seed,
             n_vocab=self._vocab.n_tokens,
             prompt=prompt,
             banned=banned,
@@ -158,10 +96,25 @@ class Preparer:
     def _matcher(self, constraint: Constraint | None) -> Matcher | None:
         if constraint is None:
             return None
-        self._sandbox.check_constraint(constraint)
+        self._try(constraint)
         if self._compiler is None:
             self._compiler = GrammarCompiler(self._grammar_tokenizer())
         return self._compiler.compile(constraint)
+
+    def _try(self, constraint: Constraint) -> None:
+        """Compile it in the sandbox; what was refused once is refused again without trying."""
+        known = self._refused.get(constraint)
+        if known is not None:
+            raise known
+        if self._grammars is None:
+            self._grammars = Sandbox()
+        try:
+            self._grammars.check_constraint(constraint)
+        except BadConstraint as error:
+            self._refused[constraint] = error
+            if len(self._refused) > REMEMBERED_REFUSALS:
+                self._refused.popitem(last=False)
+            raise
 
     def _grammar_tokenizer(self) -> LLTokenizer:
         vocab = self._vocab

@@ -26,6 +26,8 @@ from okno.engines.protocol import (
 
 log = logging.getLogger("okno.worker")
 STDERR_LINES = 40
+LINE_BYTES = 4096  # longer ones are cut
+READ_BYTES = 65536
 
 
 class _Frames(asyncio.Protocol):
@@ -125,8 +127,17 @@ class WorkerProcess:
 
     async def _read_stderr(self) -> None:
         assert self._process.stderr is not None
-        async for raw in self._process.stderr:
-            line = raw.decode(errors="replace").rstrip()
+        rest = b""
+        while data := await self._process.stderr.read(READ_BYTES):
+            *lines, rest = (rest + data).split(b"\n")
+            rest = rest[:LINE_BYTES]
+            for line in lines:
+                self._keep_line(line)
+        self._keep_line(rest)
+
+    def _keep_line(self, raw: bytes) -> None:
+        line = raw[:LINE_BYTES].decode(errors="replace").rstrip()
+        if line:
             self._stderr.append(line)
             log.info("%s", line)
 

@@ -50,8 +50,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Submit(msgspec.Struct, tag="submit"):
     """Admit a request. `emitted` are tokens the client already has (replay after a restart):
-    they are computed again as input, never sent again. `cached_before`: cached_tokens already
-    reported is not recomputed."""
+    they are computed again as input, never sent again."""
 
     request: Request
     emitted: tuple[int, ...] = ()
@@ -145,10 +144,11 @@ class Events(msgspec.Struct, tag="events"):
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat"):
-    """Sent twice a second by a thread beside the loop: `steps` grows only while the loop lives.
+    """Sent four times a second by a thread beside the loop.
 
     `loops` counts every pass of the loop, also idle ones: a live loop always moves it, unless
-    a single step is under way. rows: tokens decoded so far in all.
+    a single step is under way. steps: engine calls; rows: tokens computed in all. patience: by how
+    much the hang bound is to be stretched (work under way that cannot be cut into pieces).
     """
 
     loops: int
@@ -159,6 +159,7 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
     used_cells: int
     pool_cells: int
     process_bytes: int
+    patience: float = 1.0
 
 
 class Slot(msgspec.Struct):

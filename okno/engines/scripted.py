@@ -6,7 +6,8 @@ answers from that cache alone, so a scheduling fault shows as a wrong text.
 
 The answer to a chat is the last user message: `say X` gives X, `long N` gives N letters, anything
 else is echoed. `options.script` is a JSON object: `step_ms` makes a step last that long, `abort_on`
-and `hang_on` name a text that, in a prompt, aborts the process or stops the loop.
+and `hang_on` name a text that, in a prompt, aborts the process or stops the loop; `shout_chars`
+writes a line of that length to stderr in every step.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +73,7 @@ class Script:
     step_ms: float = 0.0
     abort_on: str = ""
     hang_on: str = ""
+    shout_chars: int = 0
 
 
 class ScriptedEngine:
@@ -111,8 +114,12 @@ class ScriptedEngine:
         self._misbehave(step)
         return np.array(rows, dtype=np.float32).reshape(len(rows), self.vocab.n_tokens)
 
-    def embed(self, tokens: Sequence[int]) -> Generator[None, None, NDArray[np.float32]]:
-        yield
+    def embed(
+        self, tokens: Sequence[int], piece_rows: Callable[[], int]
+    ) -> Generator[None, None, NDArray[np.float32]]:
+        for _ in range(0, len(tokens), piece_rows()):
+            time.sleep(self._script.step_ms / 1000)
+            yield
         counts = np.bincount(np.asarray(tokens) % 16, minlength=16)
         return counts.astype(np.float32)
 
@@ -126,6 +133,8 @@ class ScriptedEngine:
 
     def _misbehave(self, step: Step) -> None:
         time.sleep(self._script.step_ms / 1000)
+        if self._script.shout_chars:
+            sys.stderr.write("!" * self._script.shout_chars + "\n")
         texts = [bytes(t for t in self._cache[span.seq] if t < 256) for span in step.spans]
         for trigger, act in ((self._script.abort_on, os.abort), (self._script.hang_on, _hang)):
             if trigger and any(trigger.encode() in text for text in texts):

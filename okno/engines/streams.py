@@ -61,7 +61,6 @@ class Streams:
         self._by_id: dict[str, Stream] = {}
         self._held: list[Stream] = []  # suspects that wait for their turn alone
         self._on_trial: Stream | None = None
-        self.changed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -80,7 +79,6 @@ class Streams:
         self._by_id.pop(stream.request.id, None)
         if stream in self._held:
             self._held.remove(stream)
-        self.changed.set()
 
     def strike(self) -> list[Stream]:
         """The worker died: everyone it was working for gets a strike. Returns those that have
@@ -96,10 +94,20 @@ class Streams:
         self._on_trial, self._held = (suspects[0], suspects[1:]) if suspects else (None, [])
         return [stream for stream in self if not stream.suspect] + suspects[:1]
 
+    @property
+    def on_trial(self) -> bool:
+        """A suspect is being tried: it has got no token and has not ended."""
+        trial = self._on_trial
+        return (
+            trial is not None
+            and trial.suspect
+            and not trial.ended
+            and trial.request.id in self._by_id
+        )
+
     def next_suspect(self) -> Stream | None:
         """The next suspect to try, once the one on trial got a token or ended."""
-        trial = self._on_trial
-        if trial is None or (trial.suspect and not trial.ended and trial.request.id in self._by_id):
+        if self._on_trial is None or self.on_trial:
             return None
         self._on_trial = self._held.pop(0) if self._held else None
         return self._on_trial

@@ -8,11 +8,14 @@ with the tokens its client already has: the client sees a pause, no token lost o
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
+import os
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from okno.core.errors import (
     BadRequest,
@@ -25,7 +28,10 @@ from okno.core.errors import (
 )
 from okno.core.events import Event, Failed, Finished
 from okno.core.request import Message, Request
+from okno.core.window import Window
+from okno.engines.calls import Call, Calls
 from okno.engines.client import EngineState, EngineStatus
+from okno.engines.crashes import CrashPolicy
 from okno.engines.process import WorkerProcess
 from okno.engines.protocol import (
     Answer,
@@ -55,13 +61,7 @@ log = logging.getLogger("okno.supervisor")
 
 WATCH_S = 0.25
 LOAD_SILENCE_S = 600.0
-MAX_BACKOFF_S = 5.0
-FIRST_BACKOFF_S = 0.1
-QUARANTINE_DEATHS = 5  # in a row, without a token in between
-QUARANTINE_LOADS = 3  # deaths in a row before the model was ready
 STALL_S = 10.0
-
-Call = Tokenize | Detokenize | Embed | Inspect
 
 
 @dataclass(slots=True)
@@ -77,18 +77,12 @@ class _Counters:
     restarts: int = 0
 
 
-@dataclass(slots=True)
-class _PendingCall:
-    message: Call
-    answer: asyncio.Future[Answer]
-    strikes: int = 0
-
-
 class Supervisor:
     """engines.client.EngineClient over a worker process. One event loop; not thread-safe.
 
-    hang_timeout_s: the worker is killed when its loop makes no pass for so long; it must exceed
-    the longest step (a step is sized to about half a second).
+    hang_timeout_s: the worker is killed when its loop makes no pass for so long. Steps are sized
+    to half a second or less, except a full batch of decodes, which must fit into it; for work
+    that cannot be cut (Heartbeat.patience) the bound is longer.
     """
 
     def __init__(
@@ -110,13 +104,16 @@ class Supervisor:
         self._worker: WorkerProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._streams = Streams()
-        self._calls: dict[int, _PendingCall] = {}
-        self._call_numbers = itertools.count(1)
+        self._calls = Calls()
+        self._crashes = CrashPolicy()
         self._count = _Counters()
         self._draining = False
         self._last_death: str | None = None
         self._error: ErrorInfo | None = None
-        self._deaths = self._unready_deaths = 0
+        self._load_error: ErrorInfo | None = None
+        self._ready_since: float | None = None
+        self._file = _Fingerprint.of(options.model_path)
+        self._changed = asyncio.Event()  # a stream or a call ended
 
     # Life ----------------------------------------------------------------------------------
 
@@ -124,6 +121,7 @@ class Supervisor:
         """Start the worker and wait until the model is loaded. Raises the OknoError that loading
         ended with (ModelUnusable, DoesNotFit, ...)."""
         self._task = asyncio.create_task(self._supervise())
+        self._task.add_done_callback(self._supervision_ended)
         await self._ready_or_over.wait()
         if self._error is not None:
             raise from_info(self._error)
@@ -141,10 +139,10 @@ class Supervisor:
     async def drain(self, timeout_s: float) -> None:
         self._draining = True
         deadline = time.monotonic() + timeout_s
-        while len(self._streams) and (left := deadline - time.monotonic()) > 0:
-            self._streams.changed.clear()
+        while self._busy and (left := deadline - time.monotonic()) > 0:
+            self._changed.clear()
             try:
-                await asyncio.wait_for(self._streams.changed.wait(), left)
+                await asyncio.wait_for(self._changed.wait(), left)
             except TimeoutError:
                 break
         self._fail_everyone(
@@ -152,61 +150,94 @@ class Supervisor:
                      "Ask again when it is back.", retry_after_s=5)
         )  # fmt: skip
 
+    @property
+    def _busy(self) -> bool:
+        return bool(len(self._streams) or len(self._calls))
+
     async def _supervise(self) -> None:
         while True:
             self._moved_at = time.monotonic()
-            self._worker = await WorkerProcess.start(self.options, self._on_message)
-            watch = asyncio.create_task(self._watch(self._worker))
-            try:
-                reason = await self._worker.ended()
-            finally:
-                watch.cancel()
-            if not await self._bury(reason):
+            if not await self._bury(await self._one_life()):
                 return
+
+    async def _one_life(self) -> str:
+        """Start a worker and wait for its end; how it ended."""
+        self._check_file()
+        try:
+            self._worker = await WorkerProcess.start(self.options, self._on_message)
+        except OSError as error:
+            return f"the process could not be started: {error}"
+        watch = asyncio.create_task(self._watch(self._worker))
+        try:
+            return await self._worker.ended()
+        finally:
+            watch.cancel()
 
     async def _bury(self, reason: str) -> bool:
         """Take in a death; True to start a new worker."""
-        was_ready, self._heartbeat = self._state == "ready", None
-        self._worker = None
+        since, self._ready_since = self._ready_since, None
+        self._crashes.died(ready_for_s=None if since is None else time.monotonic() - since)
+        self._worker = self._heartbeat = None
         self._last_death = reason
-        self._deaths += 1
-        self._unready_deaths = 0 if was_ready else self._unready_deaths + 1
-        log.warning("worker ended: %s", reason)
-        if self._error is not None or self._is_hopeless():
-            self._quarantine(reason)
+        log.warning("the worker ended: %s", reason)
+        if self._ready is None and self._load_error is not None:
+            self._give_up(self._load_error)
+            return False
+        if self._crashes.hopeless:
+            self._give_up(self._load_error or self._out_of_service(reason))
             return False
         self._state = "restarting" if self._ready else "loading"
-        self._strike(reason)
+        if since is not None:
+            self._strike(reason)
         self._count.restarts += 1
-        await asyncio.sleep(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (self._deaths - 1)))
+        await asyncio.sleep(self._crashes.backoff_s)
         return True
 
-    def _is_hopeless(self) -> bool:
-        return self._deaths >= QUARANTINE_DEATHS or self._unready_deaths >= QUARANTINE_LOADS
-
-    def _quarantine(self, reason: str) -> None:
+    def _give_up(self, error: ErrorInfo) -> None:
+        """Nothing more is tried with this model; everybody is told why."""
         self._state = "quarantined"
-        if self._error is None:
-            self._error = EngineFailed(
-                f"The model {self.options.name} was taken out of service: its worker died "
-                f"{self._deaths} times in a row without producing a token (last: {reason}). "
-                "Restart okno to try again, or serve another model.",
-                deaths=self._deaths,
-            ).info
-        self._fail_everyone(from_info(self._error))
+        self._error = error
+        self._fail_everyone(from_info(error))
         self._ready_or_over.set()
 
+    def _out_of_service(self, reason: str) -> ErrorInfo:
+        deaths = self._crashes.deaths
+        return EngineFailed(
+            f"The model {self.options.name} was taken out of service: its worker died {deaths} "
+            f"times in a row without an answer in between (last: {reason}). Restart okno to try "
+            "again, or serve another model.",
+            deaths=deaths,
+        ).info
+
+    def _supervision_ended(self, task: asyncio.Task[None]) -> None:
+        """A defect of ours must not leave streams waiting: say it and stop serving."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the supervisor failed", exc_info=error)
+            self._give_up(self._out_of_service(f"{type(error).__name__}: {error}"))
+
     def _strike(self, reason: str) -> None:
-        for stream in self._streams.strike():
+        condemned = self._streams.strike()
+        for stream in condemned:
             self._end_failed(stream, EngineFailed(
                 f"The engine died {FAIL_AT} times while working on this request (last: "
                 f"{reason}), so it is not tried again. Other requests go on.",
             ).info)  # fmt: skip
-        for number, call in list(self._calls.items()):
-            call.strikes += 1
-            if call.strikes >= FAIL_AT:
-                error = EngineFailed(f"The engine died {FAIL_AT} times on this call: {reason}.")
-                self._answer(CallFailed(number, error.info))
+        if self._calls.strike(reason) or condemned:
+            self._crashes.convicted()
+
+    def _check_file(self) -> None:
+        """A model file that was replaced is another model: answers begun with the old one end."""
+        now = _Fingerprint.of(self.options.model_path)
+        if now == self._file:
+            return
+        self._file = now
+        log.warning("%s was replaced on disk; the new file is loaded", self.options.model_path)
+        for stream in self._streams:
+            if stream.emitted:
+                self._end_failed(stream, EngineFailed(
+                    "The model's file was replaced while this answer was being written and the "
+                    "engine had to be restarted, so the answer cannot go on. Ask again.",
+                ).info)  # fmt: skip
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Kill a worker whose loop stands still. Our own pauses (a suspended machine) do not
@@ -218,7 +249,10 @@ class Supervisor:
             if now - ticked > 4 * WATCH_S:
                 self._moved_at += now - ticked
             ticked = now
-            bound = self._hang_timeout_s if self._state == "ready" else LOAD_SILENCE_S
+            bound = LOAD_SILENCE_S
+            if self._state == "ready":
+                patience = self._heartbeat.patience if self._heartbeat else 1
+                bound = self._hang_timeout_s * patience
             if now - self._moved_at > bound:
                 worker.kill(f"hung: no step within {bound:g} s")
                 return
@@ -236,9 +270,9 @@ class Supervisor:
             case Ready():
                 self._on_ready(message)
             case LoadFailed(error):
-                self._error = error
+                self._load_error = error
             case _:
-                self._answer(message)
+                self._on_answer(message)
 
     def _on_loading(self, fraction: float) -> None:
         self._moved_at = time.monotonic()
@@ -249,12 +283,26 @@ class Supervisor:
     def _on_ready(self, message: Ready) -> None:
         assert self._worker is not None
         self._ready, self._state, self._progress = message, "ready", 1.0
-        self._moved_at = self._stepped_at = time.monotonic()
+        self._ready_since = self._moved_at = self._stepped_at = time.monotonic()
+        self._load_error = None
+        self._crashes.became_ready()
+        self.options = _pinned(self.options, message.window)
         for stream in self._streams.to_replay():
             self._submit(stream)
-        for call in self._calls.values():
-            self._worker.send(call.message)
+        for call in self._calls.to_resend():
+            self._worker.send(call)
+        self._release_suspect()
         self._ready_or_over.set()
+
+    def _release_suspect(self) -> None:
+        """Let the next suspect be tried, if none is: streams first, then calls."""
+        if self._state != "ready" or self._worker is None:
+            return
+        stream = self._streams.next_suspect()
+        if stream is not None:
+            self._submit(stream)
+        elif not self._streams.on_trial and (call := self._calls.next_suspect()) is not None:
+            self._worker.send(call)
 
     def _on_heartbeat(self, beat: Heartbeat) -> None:
         now = time.monotonic()
@@ -272,10 +320,15 @@ class Supervisor:
             if stream is not None:
                 self._pass_on(stream, event)
         if events.deltas or events.finished:
-            self._deaths = 0
-        suspect = self._streams.next_suspect()
-        if suspect is not None:
-            self._submit(suspect)
+            self._crashes.progressed()
+        self._release_suspect()
+
+    def _on_answer(self, answer: Answer) -> None:
+        if isinstance(answer, Embedded):
+            self._crashes.progressed()
+        self._calls.answer(answer)
+        self._changed.set()
+        self._release_suspect()
 
     def _pass_on(self, stream: Stream, event: Event) -> None:
         match event:
@@ -284,7 +337,7 @@ class Supervisor:
                 self._count.prompt_tokens += event.usage.prompt_tokens
                 self._count.cached_tokens += event.usage.cached_tokens
                 self._count.generated_tokens += event.usage.completion_tokens
-                self._streams.remove(stream)
+                self._forget(stream)
             case Failed():
                 self._end_failed(stream, event.error)
                 return
@@ -297,14 +350,20 @@ class Supervisor:
             self._count.rejected += 1
         else:
             self._count.failed += 1
-        self._streams.remove(stream)
+        self._count.generated_tokens += len(stream.emitted)
+        self._forget(stream)
         stream.fail(error)
+        self._release_suspect()
+
+    def _forget(self, stream: Stream) -> None:
+        self._streams.remove(stream)
+        self._changed.set()
 
     def _fail_everyone(self, error: OknoError) -> None:
         for stream in self._streams:
             self._end_failed(stream, error.info)
-        for number in list(self._calls):
-            self._answer(CallFailed(number, error.info))
+        self._calls.fail_all(error.info)
+        self._changed.set()
 
     # Requests -----------------------------------------------------------------------------------
 
@@ -330,9 +389,13 @@ class Supervisor:
         except OknoError:
             self._count.rejected += 1
             raise
-        stream = Stream(request)
+        stream = Stream(_seeded(request))
         self._streams.add(stream)
-        self._submit(stream)
+        try:
+            self._submit(stream)
+        except BaseException:
+            self._leave(stream)
+            raise
         return stream
 
     def _submit(self, stream: Stream) -> None:
@@ -347,9 +410,10 @@ class Supervisor:
         stream.ended = True
         self._count.cancelled += 1
         self._count.generated_tokens += len(stream.emitted)
-        self._streams.remove(stream)
+        self._forget(stream)
         if self._worker is not None:
             self._worker.send(Cancel(stream.request.id))
+        self._release_suspect()
 
     def _check_accepting(self) -> None:
         if self._draining or self._state == "stopped":
@@ -388,26 +452,26 @@ class Supervisor:
         with_pieces: bool = False,
     ) -> Tokenized:
         turns = None if messages is None else tuple(messages)
-        number = next(self._call_numbers)
+        number = self._calls.next_number()
         call = Tokenize(number, text, turns, add_special, parse_special, continue_last, with_pieces)
         answer = await self._call(call)
         assert isinstance(answer, Tokenized)
         return answer
 
     async def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> Detokenized:
-        answer = await self._call(Detokenize(next(self._call_numbers), tuple(tokens), special))
+        answer = await self._call(Detokenize(self._calls.next_number(), tuple(tokens), special))
         assert isinstance(answer, Detokenized)
         return answer
 
     async def embed(
         self, inputs: Sequence[str | tuple[int, ...]], *, normalize: bool = True
     ) -> Embedded:
-        answer = await self._call(Embed(next(self._call_numbers), tuple(inputs), normalize))
+        answer = await self._call(Embed(self._calls.next_number(), tuple(inputs), normalize))
         assert isinstance(answer, Embedded)
         return answer
 
     async def inspect(self) -> Inspection:
-        answer = await self._call(Inspect(next(self._call_numbers)))
+        answer = await self._call(Inspect(self._calls.next_number()))
         assert isinstance(answer, Inspection)
         return answer
 
@@ -420,23 +484,18 @@ class Supervisor:
                 queue_limit=self.options.queue_limit,
                 retry_after_s=2,
             )
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._calls[message.call] = _PendingCall(message, future)
-        if self._worker is not None and self._state == "ready":
-            self._worker.send(message)
+        future = self._calls.add(message)
         try:
+            if self._worker is not None and self._state == "ready":
+                self._worker.send(message)
             answer = await future
         finally:
-            if self._calls.pop(message.call, None) is not None and self._worker is not None:
+            if self._calls.remove(message.call) and self._worker is not None:
                 self._worker.send(CancelCall(message.call))
+            self._changed.set()
         if isinstance(answer, CallFailed):
             raise from_info(answer.error)
         return answer
-
-    def _answer(self, answer: Answer) -> None:
-        pending = self._calls.pop(answer.call, None)
-        if pending is not None and not pending.answer.done():
-            pending.answer.set_result(answer)
 
     @property
     def worker_pid(self) -> int | None:
@@ -472,3 +531,39 @@ class Supervisor:
             last_death=self._last_death,
             error=self._error,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fingerprint:
+    """Tells whether a file is still the same one; all zero for one that is not there."""
+
+    device: int = 0
+    inode: int = 0
+    size: int = 0
+    modified_ns: int = 0
+
+    @classmethod
+    def of(cls, path: str) -> _Fingerprint:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return cls()
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _pinned(options: WorkerOptions, window: Window) -> WorkerOptions:
+    """The window stays what it is: `auto` is not decided anew by the memory that happens to be
+    free at a restart, which could make it too small for answers under way."""
+    return msgspec.structs.replace(
+        options,
+        batch_size=window.batch_size,
+        ctx=window.ctx,
+        kv_pool_tokens=window.kv_pool_tokens,
+    )
+
+
+def _seeded(request: Request) -> Request:
+    """With a seed, drawn here if none was asked for: a replay must repeat it."""
+    if request.sampling.seed is not None:
+        return request
+    return replace(request, sampling=replace(request.sampling, seed=secrets.randbits(63)))

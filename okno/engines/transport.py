@@ -23,11 +23,12 @@ class FrameSocket:
 
     def receive(self) -> bytes | None:
         """The next frame's body; None when the other side is gone."""
-        header = self._file.read(HEADER.size)
-        if len(header) < HEADER.size:
+        try:
+            header = self._file.read(HEADER.size)
+            if len(header) < HEADER.size:
+                return None
+            (length,) = HEADER.unpack(header)
+            body = self._file.read(min(length, MAX_FRAME_BYTES + 1))
+        except ConnectionResetError:  # closed by the other side with bytes of ours unread
             return None
-        (length,) = HEADER.unpack(header)
-        if length > MAX_FRAME_BYTES:
-            return None
-        body = self._file.read(length)
         return body if len(body) == length else None

@@ -24,15 +24,16 @@ import psutil
 
 from okno.core.errors import EngineFailed, OknoError
 from okno.core.events import Failed
+from okno.engines.answers import Answers
 from okno.engines.engine import Engine
-from okno.engines.loop import EmbedJob, EngineLoop, Leave
+from okno.engines.loop import EngineLoop, Leave
 from okno.engines.prepare import Preparer
+from okno.engines.prompt import PromptEncoder
 from okno.engines.protocol import (
     CallFailed,
     Cancel,
     CancelCall,
     Detokenize,
-    Detokenized,
     Embed,
     Events,
     Heartbeat,
@@ -43,7 +44,6 @@ from okno.engines.protocol import (
     Shutdown,
     Submit,
     Tokenize,
-    Tokenized,
     ToWorker,
     WorkerOptions,
     decode_to_worker,
@@ -60,7 +60,8 @@ LOAD_FAILED_EXIT = 3
 def main() -> None:
     """Entry point: the socket's file descriptor is the first argument."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the server, which drains, then ends us
+        signal.signal(number, signal.SIG_IGN)
     wire = FrameSocket(socket.socket(fileno=int(sys.argv[1])))
     first = wire.receive()
     if first is None:
@@ -105,9 +106,12 @@ class Worker:
         self._engine = engine
         self._wire = wire
         self._loop = EngineLoop(engine, wire.send, time.monotonic)
-        self._sandbox = Sandbox(template_timeout_s=options.template_timeout_s)
-        self._preparer = Preparer(engine, self._sandbox)
+        prompts = PromptEncoder(engine, Sandbox(options.template_timeout_s))
+        self._answers = Answers(engine, prompts)
+        self._preparer = Preparer(engine, prompts)
         self._prepare = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="prepare")
+        # Grammars may take a second each: they wait for each other, and nobody else for them.
+        self._prepare_constrained = ThreadPoolExecutor(1, thread_name_prefix="constrained")
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
         self._process = psutil.Process()
 
@@ -117,31 +121,29 @@ class Worker:
         self._wire.send(Ready(engine.facts, engine.window, engine.memory(), engine.notes))
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        try:
+        with _or_end():
             self._loop.run()
-        except BaseException:  # noqa: BLE001 - whatever it is, this process ends with it
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)  # at once: other threads have nothing left to work for
 
     def _read(self) -> None:
-        while (body := self._wire.receive()) is not None:
-            self._dispatch(decode_to_worker(body))
+        with _or_end():
+            while (body := self._wire.receive()) is not None:
+                self._dispatch(decode_to_worker(body))
         os._exit(0)
 
     def _dispatch(self, message: ToWorker) -> None:
         match message:
             case Submit():
-                self._loop.preparing.add(message.request.id)
-                self._prepare.submit(self._submit, message)
+                self._loop.arrivals.begin(message.request.id)
+                threads = self._prepare_constrained if message.request.constraint else self._prepare
+                threads.submit(self._submit, message)
             case Cancel(id):
                 self._loop.inbox.put(Leave(id))
             case Tokenize() | Detokenize() | Embed():
+                self._loop.arrivals.begin(message.call)
                 self._calls.submit(self._call, message)
             case CancelCall() | Inspect():
                 self._loop.inbox.put(message)
             case Shutdown():
-                self._sandbox.close()
                 os._exit(0)
 
     def _submit(self, message: Submit) -> None:
@@ -150,8 +152,7 @@ class Worker:
             with _named_failures():
                 self._loop.inbox.put(self._preparer.task(message))
         except OknoError as error:
-            self._loop.preparing.discard(id)
-            self._loop.inbox.put(Leave(id))
+            self._loop.arrivals.arrived(id)
             self._wire.send(Events(failed=[Failed(id, error.info)]))
 
     def _call(self, message: Tokenize | Detokenize | Embed) -> None:
@@ -159,71 +160,53 @@ class Worker:
             with _named_failures():
                 self._answer(message)
         except OknoError as error:
+            self._loop.arrivals.arrived(message.call)
             self._wire.send(CallFailed(message.call, error.info))
 
     def _answer(self, message: Tokenize | Detokenize | Embed) -> None:
         match message:
             case Tokenize():
-                self._wire.send(self._tokenized(message))
+                self._loop.arrivals.arrived(message.call)
+                self._wire.send(self._answers.tokenized(message))
             case Detokenize():
-                self._wire.send(self._detokenized(message))
+                self._loop.arrivals.arrived(message.call)
+                self._wire.send(self._answers.detokenized(message))
             case Embed():
-                self._loop.inbox.put(self._embed_job(message))
-
-    def _tokenized(self, call: Tokenize) -> Tokenized:
-        vocab = self._engine.vocab
-        if call.messages is not None:
-            now = time.time()
-            text = self._preparer.render(call.messages, continue_last=call.continue_last, now_s=now)
-            tokens = self._preparer.encode_chat(text)
-        else:
-            text = call.text or ""
-            tokens = vocab.encode(
-                text, add_special=call.add_special, parse_special=call.parse_special
-            )
-        pieces = [vocab.label(t) for t in tokens] if call.with_pieces else []
-        return Tokenized(call.call, tokens, pieces, text)
-
-    def _detokenized(self, call: Detokenize) -> Detokenized:
-        vocab = self._engine.vocab
-        tokens = self._preparer.checked_ids(call.tokens, param="tokens")
-        read = vocab.label if call.special else vocab.pieces.__getitem__
-        return Detokenized(call.call, b"".join(map(read, tokens)))
-
-    def _embed_job(self, call: Embed) -> EmbedJob:
-        inputs = [
-            self._engine.vocab.encode(item, add_special=True, parse_special=False)
-            if isinstance(item, str)
-            else self._preparer.checked_ids(item, param="input")
-            for item in call.inputs
-        ]
-        return EmbedJob(call.call, inputs, call.normalize, self._embedding_note())
-
-    def _embedding_note(self) -> str:
-        facts = self._engine.facts
-        if facts.is_embedding_model:
-            return ""
-        return (
-            f"{facts.name} is not an embedding model: these are its last hidden states, averaged "
-            "over the input. For search, serve an embedding model."
-        )
+                self._loop.inbox.put(self._answers.embed_job(message))
 
     def _beat(self) -> None:
+        with _or_end():
+            while True:
+                self._send_heartbeat()
+                time.sleep(HEARTBEAT_S)
+
+    def _send_heartbeat(self) -> None:
         loop = self._loop
-        while True:
-            self._wire.send(
-                Heartbeat(
-                    loops=loop.loops,
-                    steps=loop.steps,
-                    rows=loop.rows,
-                    live=loop.live,
-                    waiting=loop.waiting,
-                    used_cells=loop.used_cells,
-                    pool_cells=self._engine.limits.pool_cells,
-                    process_bytes=self._process.memory_info().rss,
-                )
+        self._wire.send(
+            Heartbeat(
+                loops=loop.loops,
+                steps=loop.steps,
+                rows=loop.rows,
+                live=loop.live,
+                waiting=loop.waiting,
+                used_cells=loop.used_cells,
+                pool_cells=self._engine.limits.pool_cells,
+                process_bytes=self._process.memory_info().rss,
+                patience=loop.patience,
             )
-            time.sleep(HEARTBEAT_S)
+        )
+
+
+@contextmanager
+def _or_end() -> Iterator[None]:
+    """Whatever breaks one of the process's own threads ends the process at once, with the reason
+    on stderr: the server replaces it. A worker that goes on without one would look alive."""
+    try:
+        yield
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @contextmanager

@@ -9,24 +9,29 @@ before all others, because its answer has begun.
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from okno.schedule.sequence import Sequence
 
+REMEMBERED_CLIENTS = 1024  # idle clients whose counters are kept
+
 
 class FairQueue:
-    """Sequences that wait for a slot. Order is decided anew at each look."""
+    """Sequences that wait for a slot. The order is decided anew at each look."""
 
     def __init__(self) -> None:
         self._resumed: deque[Sequence] = deque()
         self._by_client: dict[str, deque[Sequence]] = {}
-        self._served: dict[str, float] = {}
+        self._served: OrderedDict[str, float] = OrderedDict()  # last charged last
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._resumed) + sum(map(len, self._by_client.values()))
+        return self._count
 
     def add(self, sequence: Sequence) -> None:
+        self._count += 1
         line = self._by_client.get(sequence.client)
         if line is None:
             floor = min((self._served[c] for c in self._by_client), default=0.0)
@@ -36,14 +41,17 @@ class FairQueue:
 
     def add_resumed(self, sequence: Sequence) -> None:
         """A preempted sequence, before all that wait; the oldest of them first."""
-        self._resumed.append(sequence)
-        self._resumed = deque(sorted(self._resumed, key=lambda s: s.arrival))
+        self._count += 1
+        self._resumed = deque(sorted([*self._resumed, sequence], key=lambda s: s.arrival))
 
     def charge(self, client: str, tokens: int) -> None:
         """`client` was served `tokens` more."""
         self._served[client] = self._served.get(client, 0.0) + tokens
+        self._served.move_to_end(client)
+        self._forget_idle()
 
     def remove(self, sequence: Sequence) -> None:
+        self._count -= 1
         if sequence in self._resumed:
             self._resumed.remove(sequence)
             return
@@ -51,29 +59,30 @@ class FairQueue:
         line.remove(sequence)
         if not line:
             del self._by_client[sequence.client]
-            self._forget_idle()
+            if not self._by_client:
+                self._served.clear()  # nobody waits: a fresh start for all
 
     def __iter__(self) -> Iterator[Sequence]:
         """All that wait, in the order in which they would be taken if each were served its
-        prompt at once."""
+        prompt at once. Each step costs the logarithm of the number of clients. The queue must
+        not change meanwhile."""
         yield from self._resumed
-        served = {client: self._served[client] for client in self._by_client}
+        heap = [(self._served[client], client) for client in self._by_client]
+        heapq.heapify(heap)
         lines = {client: iter(line) for client, line in self._by_client.items()}
-        while lines:
-            client = min(lines, key=lambda c: (served[c], c))
+        while heap:
+            served, client = heap[0]
             sequence = next(lines[client], None)
             if sequence is None:
-                del lines[client]
+                heapq.heappop(heap)
                 continue
-            served[client] += len(sequence.known)
+            heapq.heapreplace(heap, (served + len(sequence.known), client))
             yield sequence
 
     def _forget_idle(self) -> None:
-        """Counters of clients that do not wait are kept only while they are above the floor of
-        those that do; nobody waiting means a fresh start for all."""
-        if not self._by_client:
-            floor = max(self._served.values(), default=0.0)
-        else:
-            floor = min(self._served[c] for c in self._by_client)
-        self._served = {c: v for c, v in self._served.items()
-                        if c in self._by_client or v > floor}  # fmt: skip
+        """Bound the memory of clients that do not wait: the longest idle are forgotten."""
+        if len(self._served) <= 2 * len(self._by_client) + 2 * REMEMBERED_CLIENTS:
+            return
+        idle = [client for client in self._served if client not in self._by_client]
+        for client in idle[: len(idle) - REMEMBERED_CLIENTS]:
+            del self._served[client]

@@ -78,7 +78,8 @@ class Step:
 class Limits:
     """batch_size: live sequences at most. seq_ids: engine sequences (live and parked).
     pool_cells: KV cells. copies: prefixes can be shared between sequences (unified pool).
-    truncates: a sequence can be rolled back to any length (plain attention)."""
+    truncates: a sequence can be rolled back to any length (plain attention). parks: finished
+    sequences are kept for later prefixes."""
 
     batch_size: int
     seq_ids: int
@@ -117,8 +118,8 @@ class Scheduler:
     # Arrivals and departures -----------------------------------------------------------------
 
     def add(self, sequence: Sequence) -> None:
-        """A new sequence waits. Its max_tokens must fit the pool."""
-        assert sequence.max_tokens <= self.limits.pool_cells
+        """A new sequence waits. Its max_tokens must fit the pool and exceed what is known."""
+        assert len(sequence.known) < sequence.max_tokens <= self.limits.pool_cells
         self._arrivals += 1
         sequence.arrival = self._arrivals
         self.waiting.add(sequence)
@@ -173,18 +174,29 @@ class Scheduler:
     # Admission -----------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        if len(self.live) >= self.limits.batch_size or not len(self.waiting):
+        slots = self.limits.batch_size - len(self.live)
+        if slots <= 0 or not len(self.waiting):
             return
-        for sequence in list(self.waiting):
-            if len(self.live) >= self.limits.batch_size:
-                return
+        computing = self._computing_prompts()
+        started: list[Sequence] = []
+        skipped = 0
+        for sequence in self.waiting:
             reuse = self._best_reuse(sequence)
-            if self._worth_waiting(sequence, reuse):
+            if self._worth_waiting(sequence, reuse, computing):
+                skipped += 1
+                if skipped >= self.limits.batch_size:
+                    break
                 continue
             if not self._has_room(sequence, reuse):
-                return
-            self.waiting.remove(sequence)
+                break
             self._start(sequence, reuse)
+            started.append(sequence)
+            computing.append(sequence)
+            if len(started) == slots:
+                break
+        for sequence in started:
+            self.waiting.remove(sequence)
+            self._charge_start(sequence)
 
     def _start(self, sequence: Sequence, reuse: _Reuse | None) -> None:
         self.live[sequence.id] = sequence
@@ -197,8 +209,13 @@ class Scheduler:
             sequence.seq = self._claim_seq(keep=reuse.donor if reuse else None)
             if reuse is not None:
                 self._copy(sequence, reuse)
-        sequence.cached = min(sequence.computed, sequence.prompt_tokens)
-        self.waiting.charge(sequence.client, sequence.remaining)
+
+    def _charge_start(self, sequence: Sequence) -> None:
+        """The client pays for what is computed anew, once: not again after a preemption."""
+        if not sequence.started:
+            sequence.started = True
+            sequence.cached = min(sequence.computed, sequence.prompt_tokens)
+            self.waiting.charge(sequence.client, sequence.remaining)
 
     def _best_reuse(self, sequence: Sequence) -> _Reuse | None:
         """The longest computed prefix to start from, if any; at least one known token is left
@@ -217,18 +234,23 @@ class Scheduler:
                 best = _Reuse(donor, length, takes_over)
         return best
 
-    def _worth_waiting(self, sequence: Sequence, reuse: _Reuse | None) -> bool:
+    def _computing_prompts(self) -> list[Sequence]:
+        """Live sequences whose prompt is not computed yet, if prefixes can be shared at all."""
+        if not (self.limits.copies and self.limits.truncates and self.limits.parks):
+            return []
+        return [s for s in self.live.values() if s.computed < s.prompt_tokens]
+
+    def _worth_waiting(
+        self, sequence: Sequence, reuse: _Reuse | None, computing: list[Sequence]
+    ) -> bool:
         """A live sequence is just computing a longer common prefix: waiting for it costs less
         than computing it beside it."""
-        if not (self.limits.copies and self.limits.truncates and self.limits.parks):
-            return False
         have = reuse.length if reuse else 0
         known = sequence.known.view()[:-1]
         return any(
             common_prefix(known, donor.known.view()[: donor.prompt_tokens])
             > max(have, donor.computed) + MIN_SHARED_TOKENS
-            for donor in self.live.values()
-            if donor.computed < donor.prompt_tokens
+            for donor in computing
         )
 
     def _has_room(self, sequence: Sequence, reuse: _Reuse | None) -> bool:
@@ -346,7 +368,8 @@ class Scheduler:
 
     def _make_room(self, cells: int, *, for_sequence: Sequence) -> bool:
         """Free at least `cells`: parked sequences go first, then the youngest live one is sent
-        back to wait (its tokens are kept and computed again). The oldest always gets room."""
+        back to wait (its tokens are kept and computed again). The oldest gets room, because one
+        sequence never exceeds the pool. False when `for_sequence` itself had to go."""
         while self.pool.free < cells:
             if self._evict():
                 continue

@@ -55,8 +55,17 @@ class Sequence:
     """
 
     __slots__ = (
-        "arrival", "cached", "cells", "client", "id", "known", "max_tokens", "parked_at",
-        "prompt_tokens", "seq",
+        "arrival",
+        "cached",
+        "cells",
+        "client",
+        "id",
+        "known",
+        "max_tokens",
+        "parked_at",
+        "prompt_tokens",
+        "seq",
+        "started",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +87,7 @@ class Sequence:
         self.cached = 0
         self.arrival = 0
         self.parked_at = 0
+        self.started = False
 
     @property
     def computed(self) -> int:

@@ -201,7 +201,7 @@ DEEP_SCHEMA = '{"items":' * 5000 + "{}" + "}" * 5000
         ({"type": "strin"}, "strin"),
         (False, "must be an object"),
         ({"properties": {"a": 1}}, r"\$.properties.a must be"),
-        ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "oneOf"),
+        ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "use `anyOf`"),
         ({"type": "integer", "multipleOf": 1_000_000_007}, "fuel"),
     ],
 )  # fmt: skip
