@@ -78,6 +78,7 @@ def _when_ready(process: subprocess.Popen[str], errors: IO[str]) -> RealServer:
     for line in process.stdout:
         lines.append(line)
         if ready := re.search(r"ready: (http://\S+)", line):
+            lines += [process.stdout.readline(), process.stdout.readline()]  # window, memory
             errors.seek(0)
             return RealServer(ready[1], process, "".join(lines) + errors.read())
     errors.seek(0)

@@ -69,10 +69,13 @@ async def read_all(url: str, requests: list[dict[str, object]]) -> list[Reader]:
     return readers
 
 
-async def when_streaming(server: RealServer, tokens: int = 20) -> None:
-    """Until the server has generated some tokens of the answers in flight."""
+async def when_streaming(server: RealServer, *, in_flight: int = 1, tokens: int = 20) -> None:
+    """Until so many answers are in flight and one of them has some tokens."""
     async with httpx.AsyncClient() as client:
         while True:
+            metrics = (await client.get(f"{server.url}/metrics")).text
+            if f"okno_in_flight {float(in_flight)}" not in metrics:
+                continue
             slots = (await client.get(f"{server.url}/slots")).json()["slots"]
             if any(s["is_processing"] and s["generated_tokens"] >= tokens for s in slots):
                 return
@@ -83,7 +86,7 @@ async def when_refusing(server: RealServer) -> None:
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
             return
         writer.close()
 
@@ -94,7 +97,7 @@ async def test_killing_the_worker_costs_no_http_stream_and_the_server_stays_up()
         whole = await read_all(server.url, requests)
         victim = server.worker().pid
         reading = asyncio.create_task(read_all(server.url, requests))
-        await when_streaming(server)
+        await when_streaming(server, in_flight=8)
         psutil.Process(victim).send_signal(signal.SIGKILL)
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"{server.url}/props")).status_code == 200
@@ -112,16 +115,17 @@ async def test_killing_the_worker_costs_no_http_stream_and_the_server_stays_up()
 
 async def test_sigterm_lets_fifty_streams_end_and_exits_zero() -> None:
     with serving(*WINDOW, "--drain-timeout", "60") as server:
-        requests = [body(f"Hello {k}", 40) for k in range(50)]
+        requests = [body(f"Hello {k}", 200) for k in range(50)]
         reading = asyncio.create_task(read_all(server.url, requests))
-        await when_streaming(server)
+        await when_streaming(server, in_flight=50)
         family = psutil.Process(server.process.pid).children(recursive=True)
         server.process.send_signal(signal.SIGTERM)
         readers = await reading
         assert all(r.terminal == 1 for r in readers)
         assert all(r.status == 200 for r in readers), [r.error for r in readers]
-        assert all(r.usage and r.usage["completion_tokens"] == 40 for r in readers)
+        assert all(r.usage and r.usage["completion_tokens"] == 200 for r in readers)
         assert await asyncio.to_thread(server.process.wait, 30) == 0
+        await asyncio.to_thread(psutil.wait_procs, family, timeout=20)
         assert not any(process.is_running() for process in family)
 
 
@@ -129,7 +133,7 @@ async def test_what_is_not_done_when_the_drain_is_over_gets_its_terminal_event()
     with serving(*WINDOW, "--drain-timeout", "0.2") as server:
         requests = [body(f"Hello {k}", 490) for k in range(50)]
         reading = asyncio.create_task(read_all(server.url, requests))
-        await when_streaming(server)
+        await when_streaming(server, in_flight=50)
         server.process.send_signal(signal.SIGTERM)
         readers = await reading
         assert all(r.terminal == 1 for r in readers)
@@ -143,14 +147,14 @@ async def test_a_second_sigterm_ends_it_at_once() -> None:
     with serving(*WINDOW, "--drain-timeout", "600") as server:
         requests = [body(f"Hello {k}", 490) for k in range(60)]
         reading = asyncio.create_task(read_all(server.url, requests))
-        await when_streaming(server)
+        await when_streaming(server, in_flight=60)
         family = psutil.Process(server.process.pid).children(recursive=True)
         server.process.send_signal(signal.SIGTERM)
         await when_refusing(server)
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(server.process.wait, 20)
-        psutil.wait_procs(family, timeout=20)
+        await asyncio.to_thread(psutil.wait_procs, family, timeout=20)
         assert not any(process.is_running() for process in family)
         await asyncio.wait([reading])
         assert reading.exception() is None or isinstance(reading.exception(), httpx.HTTPError)
