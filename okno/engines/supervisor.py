@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -32,6 +31,7 @@ from okno.core.window import Window
 from okno.engines.calls import Call, Calls
 from okno.engines.client import EngineState, EngineStatus
 from okno.engines.crashes import CrashPolicy
+from okno.engines.model_file import Fingerprint
 from okno.engines.process import WorkerProcess
 from okno.engines.protocol import (
     Answer,
@@ -56,12 +56,11 @@ from okno.engines.protocol import (
     WorkerOptions,
 )
 from okno.engines.streams import FAIL_AT, Stream, Streams
+from okno.engines.watchdog import Watchdog
 
 log = logging.getLogger("okno.supervisor")
 
 WATCH_S = 0.25
-LOAD_SILENCE_S = 600.0
-STALL_S = 10.0
 
 
 @dataclass(slots=True)
@@ -93,14 +92,12 @@ class Supervisor:
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         self.options = options
-        self._hang_timeout_s = hang_timeout_s
+        self._watchdog = Watchdog(hang_timeout_s, time.monotonic())
         self._on_progress = on_progress
         self._state: EngineState = "loading"
         self._progress = 0.0
         self._ready: Ready | None = None
         self._ready_or_over = asyncio.Event()
-        self._heartbeat: Heartbeat | None = None
-        self._moved_at = self._stepped_at = time.monotonic()
         self._worker: WorkerProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._streams = Streams()
@@ -112,7 +109,7 @@ class Supervisor:
         self._error: ErrorInfo | None = None
         self._load_error: ErrorInfo | None = None
         self._ready_since: float | None = None
-        self._file = _Fingerprint.of(options.model_path)
+        self._file = Fingerprint.of(options.model_path)
         self._changed = asyncio.Event()  # a stream or a call ended
 
     # Life ----------------------------------------------------------------------------------
@@ -156,7 +153,7 @@ class Supervisor:
 
     async def _supervise(self) -> None:
         while True:
-            self._moved_at = time.monotonic()
+            self._watchdog.started(time.monotonic())
             if not await self._bury(await self._one_life()):
                 return
 
@@ -177,9 +174,9 @@ class Supervisor:
         """Take in a death; True to start a new worker."""
         since, self._ready_since = self._ready_since, None
         self._crashes.died(ready_for_s=None if since is None else time.monotonic() - since)
-        self._worker = self._heartbeat = None
+        self._worker = None
+        self._watchdog.buried()
         self._last_death = reason
-        log.warning("the worker ended: %s", reason)
         if self._ready is None and self._load_error is not None:
             self._give_up(self._load_error)
             return False
@@ -187,6 +184,8 @@ class Supervisor:
             self._give_up(self._load_error or self._out_of_service(reason))
             return False
         self._state = "restarting" if self._ready else "loading"
+        going_on = "restarting, streams go on" if self._ready else "trying again"
+        log.warning("the worker ended: %s; %s", reason, going_on)
         if since is not None:
             self._strike(reason)
         self._count.restarts += 1
@@ -197,6 +196,8 @@ class Supervisor:
         """Nothing more is tried with this model; everybody is told why."""
         self._state = "quarantined"
         self._error = error
+        if self._ready is not None:  # before, whoever waits in start() gets it
+            log.error("%s", error.message)
         self._fail_everyone(from_info(error))
         self._ready_or_over.set()
 
@@ -227,7 +228,7 @@ class Supervisor:
 
     def _check_file(self) -> None:
         """A model file that was replaced is another model: answers begun with the old one end."""
-        now = _Fingerprint.of(self.options.model_path)
+        now = Fingerprint.of(self.options.model_path)
         if now == self._file:
             return
         self._file = now
@@ -240,20 +241,16 @@ class Supervisor:
                 ).info)  # fmt: skip
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        """Kill a worker whose loop stands still. Our own pauses (a suspended machine) do not
-        count against it."""
+        """Kill a worker whose loop stands still."""
         ticked = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_S)
             now = time.monotonic()
             if now - ticked > 4 * WATCH_S:
-                self._moved_at += now - ticked
+                self._watchdog.slept(now - ticked)
             ticked = now
-            bound = LOAD_SILENCE_S
-            if self._state == "ready":
-                patience = self._heartbeat.patience if self._heartbeat else 1
-                bound = self._hang_timeout_s * patience
-            if now - self._moved_at > bound:
+            bound = self._watchdog.overdue(now, ready=self._state == "ready")
+            if bound is not None:
                 worker.kill(f"hung: no step within {bound:g} s")
                 return
 
@@ -264,7 +261,8 @@ class Supervisor:
             case Events():
                 self._on_events(message)
             case Heartbeat():
-                self._on_heartbeat(message)
+                busy = len(self._streams) > 0
+                self._watchdog.beat(message, time.monotonic(), busy=busy)
             case Loading(fraction):
                 self._on_loading(fraction)
             case Ready():
@@ -275,7 +273,7 @@ class Supervisor:
                 self._on_answer(message)
 
     def _on_loading(self, fraction: float) -> None:
-        self._moved_at = time.monotonic()
+        self._watchdog.started(time.monotonic())
         self._progress = fraction
         if self._on_progress is not None:
             self._on_progress(fraction)
@@ -283,7 +281,8 @@ class Supervisor:
     def _on_ready(self, message: Ready) -> None:
         assert self._worker is not None
         self._ready, self._state, self._progress = message, "ready", 1.0
-        self._ready_since = self._moved_at = self._stepped_at = time.monotonic()
+        self._ready_since = time.monotonic()
+        self._watchdog.started(self._ready_since)
         self._load_error = None
         self._crashes.became_ready()
         self.options = _pinned(self.options, message.window)
@@ -303,15 +302,6 @@ class Supervisor:
             self._submit(stream)
         elif not self._streams.on_trial and (call := self._calls.next_suspect()) is not None:
             self._worker.send(call)
-
-    def _on_heartbeat(self, beat: Heartbeat) -> None:
-        now = time.monotonic()
-        before = self._heartbeat
-        if before is None or beat.loops != before.loops:
-            self._moved_at = now
-        if before is None or beat.steps != before.steps or not len(self._streams):
-            self._stepped_at = now
-        self._heartbeat = beat
 
     def _on_events(self, events: Events) -> None:
         every: list[Event] = [*events.accepted, *events.deltas, *events.finished, *events.failed]
@@ -506,9 +496,7 @@ class Supervisor:
 
     def status(self) -> EngineStatus:
         ready, count = self._ready, self._count
-        stalled = bool(len(self._streams)) and (
-            time.monotonic() - self._stepped_at > min(STALL_S, self._hang_timeout_s)
-        )
+        stalled = len(self._streams) > 0 and self._watchdog.stalled(time.monotonic())
         return EngineStatus(
             state=self._state,
             progress=self._progress,
@@ -517,7 +505,7 @@ class Supervisor:
             window=ready.window if ready else None,
             memory=ready.memory if ready else None,
             notes=ready.notes if ready else (),
-            heartbeat=self._heartbeat,
+            heartbeat=self._watchdog.heartbeat,
             in_flight=len(self._streams),
             restarts=count.restarts,
             submitted=count.submitted,
@@ -531,24 +519,6 @@ class Supervisor:
             last_death=self._last_death,
             error=self._error,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Fingerprint:
-    """Tells whether a file is still the same one; all zero for one that is not there."""
-
-    device: int = 0
-    inode: int = 0
-    size: int = 0
-    modified_ns: int = 0
-
-    @classmethod
-    def of(cls, path: str) -> _Fingerprint:
-        try:
-            found = os.stat(path)
-        except OSError:
-            return cls()
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _pinned(options: WorkerOptions, window: Window) -> WorkerOptions:
