@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import okno
+from okno.cli.text import for_stderr
 from okno.core.errors import BadSetting, OknoError
 
 COMMANDS = {
@@ -105,13 +106,20 @@ def _run(command: Any, args: list[str], program: str) -> int:
 def _usage_error(error: typer.TyperException, program: str) -> int:
     """Print what is wrong, the nearest right option, and where to read more."""
     context = getattr(error, "ctx", None)
-    near = getattr(error, "possibilities", None)
-    message = error.message if near else error.format_message()
+    unknown = getattr(error, "option_name", None) if hasattr(error, "possibilities") else None
+    near = _nearest(unknown, context) if unknown and context else []
+    message = error.message if unknown else error.format_message()
     hint = f". Did you mean {near[0]}?" if near else ""
     _say(f"error: {message}{hint}")
     _say(f"Options: {context.command_path if context else program} --help")
     return error.exit_code
 
 
+def _nearest(unknown: str, context: Any) -> list[str]:
+    from okno.cli.options import nearest_options
+
+    return nearest_options(unknown, context.command.get_params(context))
+
+
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    typer.echo(for_stderr(line), err=True)

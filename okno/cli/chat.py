@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from okno.cli.chat_client import AnswerOptions, ChatClient, ServerInfo
+from okno.cli.chat_client import AnswerOptions
 from okno.cli.chat_session import Session
 from okno.cli.options import GivenFlags, with_settings
-from okno.cli.private_server import PrivateServer
-from okno.cli.progress import loading
-from okno.config.flag import Flag
-from okno.config.load import Loaded, load
-from okno.config.settings import DEFAULT_HOST, DEFAULT_PORT, flag_of
+from okno.cli.partner import WINDOW_SETTINGS, local_url, partner
+from okno.cli.text import for_stderr
+from okno.config.load import load
+from okno.config.settings import ServeSettings
 from okno.core.errors import BadSetting
-from okno.inspect.models import DEMO, find_model, models_folder
 
-DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
-WINDOW_SETTINGS = ("batch_size", "ctx")
 EPILOG = (
     "With PROMPT: one answer to stdout, its figures to stderr. In a conversation: /help, Ctrl-C "
     "stops the answer, Ctrl-D leaves."
@@ -42,7 +37,8 @@ def chat(
         str | None,
         typer.Option(
             help="Talk to this running server. Default: the one at "
-            f"{DEFAULT_URL} if it serves the model, else a private one.",
+            f"{local_url(ServeSettings())} (or OKNO_HOST, OKNO_PORT) if it serves the model, else "
+            "a private one.",
             metavar="URL",
         ),
     ] = None,
@@ -50,16 +46,24 @@ def chat(
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Most tokens per answer. Default: what the window leaves."
+            "--max-tokens",
+            "-n",
+            "--n-predict",
+            min=1,
+            metavar="N",
+            help="Most tokens per answer. Default: what the window leaves.",
         ),
     ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(
+            "--temperature",
+            "--temp",
             metavar="T",
             min=0,
             max=10,
-            help="0 always takes the likeliest token. Default: the server's; 0 for the demo model.",
+            help="0 always takes the likeliest token. Default: the server's; "
+            "0 for a private server with the demo model.",
         ),
     ] = None,
 ) -> int:
@@ -69,14 +73,16 @@ def chat(
     for note in loaded.notes:
         _remark(note)
     question = _question(prompt)
-    with _server(loaded, given, url) as (client, info):
-        if temperature is None and info.model == DEMO:
+    with partner(loaded, given, url, _remark) as found:
+        if temperature is None and found.greedy:
             temperature = 0.0
         checked = loaded.settings.model if loaded.source("model") == "command line" else None
         options = AnswerOptions(checked if url else None, max_tokens, temperature)
-        session = Session(client, info, options, _out, _remark, system)
+        session = Session(
+            found.client, found.info, options, _out, _remark, system, larger=found.larger
+        )
         if question is not None:
-            session.ask(question)
+            session.ask_once(question)
         else:
             _converse(session)
     return 0
@@ -85,12 +91,15 @@ def chat(
 def _question(prompt: str | None) -> str | None:
     """The one question, if this is not a conversation: the argument, or stdin."""
     if prompt is not None and prompt != "-":
-        return valid(prompt, "PROMPT")
+        return _not_empty(valid(prompt, "PROMPT"), "PROMPT")
     if prompt is None and sys.stdin.isatty():
         return None
-    text = valid(os.fsdecode(sys.stdin.buffer.read()), "stdin").strip()
-    if not text:
-        raise BadSetting("There is no question: stdin is empty. Give PROMPT, or pipe a text in.")
+    return _not_empty(valid(os.fsdecode(sys.stdin.buffer.read()), "stdin").strip(), "stdin")
+
+
+def _not_empty(text: str, where: str) -> str:
+    if not text.strip():
+        raise BadSetting(f"There is no question: {where} is empty. Give PROMPT, or pipe a text in.")
     return text
 
 
@@ -101,75 +110,6 @@ def valid(text: str, where: str) -> str:
     except UnicodeEncodeError:
         raise BadSetting(f"The text of {where} is not valid UTF-8.", param=where) from None
     return text
-
-
-@contextmanager
-def _server(
-    loaded: Loaded, given: GivenFlags, url: str | None
-) -> Iterator[tuple[ChatClient, ServerInfo]]:
-    """The server to talk to: the asked one, a running one with this model, or our own."""
-    with ExitStack() as stack:
-        if url is not None:
-            _refuse_window(loaded)
-            client = ChatClient(url, loaded.settings.api_key)
-            stack.callback(client.close)
-            yield client, client.info()
-            return
-        model = find_model(loaded.settings.model, models_folder(loaded.settings.models_dir))
-        running = _running(loaded, model.name)
-        if running is not None:
-            stack.callback(running[0].close)
-            _remark(f"Using the server at {running[1].url}.")
-            yield running
-            return
-        client = _start_private(stack, given, model.name)
-        yield client, client.info()
-
-
-def _refuse_window(loaded: Loaded) -> None:
-    """A running server has its window already."""
-    for name in WINDOW_SETTINGS:
-        if loaded.source(name) == "command line":
-            raise BadSetting(
-                f"{flag_of(name).long} is for a server started here; the one at --url has its "
-                "window already. Leave one of the two out.",
-                param=name,
-            )
-
-
-def _running(loaded: Loaded, model: str) -> tuple[ChatClient, ServerInfo] | None:
-    """The okno server at the default address, if it serves `model` and no other window was asked
-    for."""
-    if any(name in loaded.given for name in WINDOW_SETTINGS):
-        return None
-    client = ChatClient(DEFAULT_URL, loaded.settings.api_key)
-    info = client.probe()
-    if info is not None and info.model == model:
-        return client, info
-    client.close()
-    return None
-
-
-def _start_private(stack: ExitStack, given: GivenFlags, model: str) -> ChatClient:
-    server = stack.enter_context(PrivateServer(private_flags(given)))
-    notes: list[str] = []
-    with loading(f"Loading {model}") as on_progress:
-        url = server.wait_ready(on_progress, notes.append)
-    for note in notes:
-        _remark(note)
-    client = ChatClient(url, server.api_key)
-    stack.callback(client.close)
-    return client
-
-
-def private_flags(given: GivenFlags) -> list[str]:
-    """The flags of this command that the private server needs, as its command line."""
-    flags: list[str] = []
-    for name, value in given:
-        flag: Flag = flag_of(name)
-        if not flag.secret:
-            flags += [flag.long, str(value.value)]
-    return flags
 
 
 def _converse(session: Session) -> None:
@@ -201,4 +141,4 @@ def _out(text: str) -> None:
 
 def _remark(text: str) -> None:
     """What is not the answer: dim, on stderr."""
-    typer.secho(text, err=True, dim=True)
+    typer.secho(for_stderr(text), err=True, dim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,13 +57,15 @@ class ServerInfo:
 
 
 class ChatClient:
-    """One server. Errors are OknoError; leaving an answer half-read cancels it there."""
+    """One server. Errors are OknoError; leaving an answer half-read cancels it there. if_gone: the
+    sentence that tells what to do when nothing answers."""
 
     def __init__(
         self,
         url: str,
         api_key: str | None = None,
         *,
+        if_gone: str = "",
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,13 +73,11 @@ class ChatClient:
         self.url = url.rstrip("/").removesuffix("/v1")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
-        try:
-            self._http = httpx.Client(
-                base_url=self.url, headers=headers, timeout=timeout, transport=transport,
-                trust_env=False,
-            )  # fmt: skip
-        except httpx.InvalidURL as error:
-            raise BadSetting(f"--url {self.url} is not a URL: {error}.", param="url") from None
+        self._http = httpx.Client(
+            base_url=_base(self.url), headers=headers, timeout=timeout, transport=transport,
+            trust_env=False,
+        )  # fmt: skip
+        self._if_gone = if_gone
         self._clock = clock
 
     def close(self) -> None:
@@ -148,10 +149,8 @@ class ChatClient:
         """Network errors, and answers of no okno server, as sentences."""
         try:
             yield
-        except httpx.ConnectError:
-            raise NotReady(
-                f"No server answers at {self.url}. Start one with `okno serve`, or leave out --url."
-            ) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NotReady(self._unreachable(error)) from None
         except httpx.HTTPError as error:
             raise NotReady(f"The connection to {self.url} broke: {error}.") from None
         except (json.JSONDecodeError, KeyError, IndexError, TypeError):
@@ -163,8 +162,41 @@ class ChatClient:
             raise error_of(response)
         return response.json()
 
+    def _unreachable(self, error: httpx.TransportError) -> str:
+        tls = tls_error(error)
+        if tls is None:
+            return f"No server answers at {self.url}. {self._if_gone}".rstrip()
+        return (
+            f"The TLS connection to {self.url} failed: {tls}. okno itself speaks plain HTTP; "
+            f"without a TLS proxy in front of it: http{self.url.removeprefix('https')}."
+        )
+
     def _stranger(self) -> NotReady:
         return NotReady(f"{self.url} answers, but not as an okno server does. Is the URL right?")
+
+
+def _base(url: str) -> httpx.URL:
+    """The address of a server. Raises BadSetting for what is none."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise BadSetting(f"--url {url} is not a URL: {error}.", param="url") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise BadSetting(
+            f"--url {url} is not the address of a server: give one such as http://127.0.0.1:7860.",
+            param="url",
+        )
+    return parsed
+
+
+def tls_error(error: BaseException) -> str | None:
+    """Why a TLS connection failed, if that is what lies under `error`."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return (cause.reason or "no reason given").replace("_", " ").lower()
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from okno.cli.chat_client import AnswerOptions, AnswerStats, ServerInfo, Turn
 from okno.cli.text import tokens
-from okno.core.errors import ContextExceeded, OknoError
+from okno.core.errors import ContextExceeded, OknoError, from_info
 
 HELP = {
     "/help": "show this",
@@ -33,8 +33,8 @@ class Answers(Protocol):
 
 @dataclass(slots=True)
 class Session:
-    """The turns so far. A turn that failed leaves no trace; a stopped answer stays as far as it
-    came."""
+    """The turns so far. A turn that failed leaves no trace; an answer stopped by Ctrl-C stays as
+    far as it came. larger: what gives more room than the window."""
 
     server: Answers
     info: ServerInfo
@@ -45,12 +45,14 @@ class Session:
     turns: list[Turn] = field(default_factory=list)
     last: AnswerStats | None = None
     total_tokens: int = 0
+    larger: str = "a server with a larger --ctx"
 
     def ask(self, text: str) -> None:
         """One turn: print the answer as it comes, then its stats. Raises OknoError."""
         head = [{"role": "system", "content": self.system}] if self.system else []
         question = {"role": "user", "content": text}
         pieces: list[str] = []
+        stays = False
         try:
             for part in self.server.answer([*head, *self.turns, question], self.options):
                 if isinstance(part, str):
@@ -58,11 +60,28 @@ class Session:
                     self.out(part)
                 else:
                     self._finished(part)
+            stays = True
+        except KeyboardInterrupt:
+            stays = True
+            raise
         finally:
             if pieces:
                 self.out("\n")
+            if pieces and stays:
                 self.turns += [question, {"role": "assistant", "content": "".join(pieces)}]
         self._report()
+
+    def ask_once(self, text: str) -> None:
+        """The only turn of a command. Raises OknoError; for an overfull window, with advice that
+        fits a command."""
+        try:
+            self.ask(text)
+        except ContextExceeded as error:
+            message = (
+                f"This does not fit into the window: {self._numbers('the prompt', error)} Nothing "
+                f"was cut and nothing was sent to the model. A shorter text or {self.larger} helps."
+            )
+            raise from_info(replace(error.info, message=message)) from None
 
     def line(self, text: str) -> bool:
         """Handle one line typed by a person: a command, or a turn. False: leave.
@@ -125,20 +144,23 @@ class Session:
         """Why an answer ended before the model did."""
         if stats.prompt_tokens + stats.completion_tokens >= self.info.ctx:
             return (
-                "The answer was cut: the window is full. /reset starts anew; a server with a "
-                "larger --ctx has more room."
+                "The answer was cut: the window is full. /reset starts anew; "
+                f"{self.larger} has more room."
             )
         return f"The answer was cut at {tokens(stats.completion_tokens)} (--max-tokens)."
 
     def _full(self, error: ContextExceeded) -> str:
         """The conversation no longer fits: both numbers, and what to do."""
-        needs = error.info.details.get("n_prompt_tokens")
-        numbers = f"{needs:,} tokens, " if isinstance(needs, int) else ""
+        numbers = self._numbers("the conversation with this turn", error)
         return (
-            f"This does not fit into the window: the conversation with this turn has {numbers}"
-            f"the window {self.info.ctx:,}. Nothing was cut and nothing was sent to the model. "
-            "/reset starts anew; a shorter text or a server with a larger --ctx helps too."
+            f"This does not fit into the window: {numbers} Nothing was cut and nothing was sent "
+            f"to the model. /reset starts anew; a shorter text or {self.larger} helps too."
         )
+
+    def _numbers(self, what: str, error: ContextExceeded) -> str:
+        needs = error.info.details.get("n_prompt_tokens")
+        has = f"{what} has {needs:,} tokens, " if isinstance(needs, int) else ""
+        return f"{has}the window {self.info.ctx:,}."
 
     def _show_stats(self) -> None:
         self.say(f"model   {self.info.model} at {self.info.url}")

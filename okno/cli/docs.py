@@ -9,8 +9,8 @@ import typer
 
 from okno.cli.app import COMMANDS, load_command
 from okno.cli.options import default_of
-from okno.config.flag import LATER
 from okno.config.load import env_name
+from okno.config.refused import REFUSED
 from okno.config.settings import ServeSettings, flag_of
 
 HEAD = """# The command line
@@ -27,7 +27,7 @@ TABLE = "| Option | Meaning | Allowed | Default | Environment |\n|---|---|---|--
 
 def page() -> str:
     """The whole page."""
-    parts = [HEAD, *(_command(name) for name in COMMANDS), _aliases(), _later()]
+    parts = [HEAD, *(_command(name) for name in COMMANDS), _aliases(), _refused()]
     return "\n".join(parts)
 
 
@@ -99,10 +99,11 @@ def _aliases() -> str:
     return "\n".join([head, "| Typed | Taken as | Meaning |\n|---|---|---|", *rows, ""])
 
 
-def _later() -> str:
-    """The names that are refused with the reason."""
-    rows = [_row(", ".join(f"`{n}`" for n in later.names), later.reason) for later in LATER]
-    return "\n".join(["## Not yet\n", "| Option | Why, and what to do |\n|---|---|", *rows, ""])
+def _refused() -> str:
+    """The names that are refused with what to do instead."""
+    rows = [_row(", ".join(f"`{n}`" for n in refused.names), refused.reason) for refused in REFUSED]
+    head = "## Not here\n\nKnown from other programs, and refused with this answer.\n"
+    return "\n".join([head, "| Option | What to do |\n|---|---|", *rows, ""])
 
 
 def _row(*cells: str) -> str:

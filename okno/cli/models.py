@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from okno.cli.options import GivenFlags, with_settings
-from okno.cli.text import megabytes
+from okno.cli.text import size
 from okno.config.load import load
 from okno.inspect.listing import Foreign, LocalModel, list_folder
 from okno.inspect.models import demo_model, models_folder
@@ -36,8 +36,7 @@ def models(
 def _print_table(found: list[LocalModel]) -> None:
     width = max(len(model.name) for model in found)
     for model in found:
-        size = megabytes(model.size_bytes)
-        typer.echo(f"{model.name:<{width}}  {size:>12}  {model.path}")
+        typer.echo(f"{model.name:<{width}}  {size(model.size_bytes):>12}  {model.path}")
 
 
 def _foreign_line(foreign: Foreign) -> str:

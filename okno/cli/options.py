@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, get_origin
 
 import typer
 from typer.core import TyperCommand
 
-from okno.config.flag import LATER, Flag
+from okno.config.flag import Flag
 from okno.config.load import Given
+from okno.config.refused import REFUSED, Refused
 from okno.config.settings import ServeSettings, flag_of
 from okno.core.errors import BadSetting
 
 GivenFlags = list[tuple[str, Given]]
-LATER_PREFIX = "later__"
+REFUSED_PREFIX = "refused__"
+SUGGESTION_CUTOFF = 0.7
 
 
 class SectionedCommand(TyperCommand):
@@ -35,19 +38,19 @@ class SectionedCommand(TyperCommand):
 
 
 def with_settings(
-    *names: str, also_refuse_later: bool = False
+    *names: str, refuse_others: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Give a command the flags of settings `names`; it gets what was used as `given`.
 
-    The command's own parameters come first in its help. also_refuse_later: know the flags of
-    other programs that come later, to refuse them with the reason.
+    The command's own parameters come first in its help. refuse_others: know flags of other
+    programs that okno has not, to refuse them with what to do instead.
     """
 
     def decorate(command: Callable[..., int | None]) -> Callable[..., int | None]:
         own = inspect.signature(command, eval_str=True).parameters.values()
         kept = [parameter for parameter in own if parameter.name != "given"]
         made = [parameter for name in names for parameter in _parameters(name)]
-        made += _later_parameters() if also_refuse_later else []
+        made += _refused_parameters() if refuse_others else []
 
         def run(**values: Any) -> int | None:
             ours = {parameter.name: values[parameter.name] for parameter in kept}
@@ -63,15 +66,14 @@ def with_settings(
 def given_flags(values: Mapping[str, Any]) -> GivenFlags:
     """The settings among the parsed `values` that were really given, with their spelling.
 
-    Raises BadSetting for a flag that okno knows but cannot honour yet.
+    Raises BadSetting for a flag of another program that okno knows but has not.
     """
     found: GivenFlags = []
     for parameter, value in values.items():
         if value is None or value == []:
             continue
-        if parameter.startswith(LATER_PREFIX):
-            later = LATER[int(parameter.removeprefix(LATER_PREFIX))]
-            raise BadSetting(f"{later.names[0]}: {later.reason}")
+        if parameter.startswith(REFUSED_PREFIX):
+            raise _refusal(parameter)
         name, _, index = parameter.partition("__")
         if name in ServeSettings.model_fields:
             flag = flag_of(name)
@@ -131,13 +133,46 @@ def _typer_type(name: str) -> Any:
     return list[str] | None if get_origin(annotation) is tuple else str | None
 
 
-def _later_parameters() -> list[inspect.Parameter]:
+def _refused_parameters() -> list[inspect.Parameter]:
+    """One hidden option for each name, so that a refusal says the name that was typed."""
     return [
         _keyword(
-            f"{LATER_PREFIX}{index}", Annotated[str | None, typer.Option(*later.names, hidden=True)]
+            f"{REFUSED_PREFIX}{row}__{column}",
+            Annotated[bool | None if refused.switch else str | None, _hidden(name)],
         )
-        for index, later in enumerate(LATER)
+        for row, refused in enumerate(REFUSED)
+        for column, name in enumerate(refused.names)
     ]
+
+
+def _hidden(name: str) -> Any:
+    return typer.Option(name, hidden=True)
+
+
+def _refusal(parameter: str) -> BadSetting:
+    row, column = map(int, parameter.removeprefix(REFUSED_PREFIX).split("__"))
+    refused: Refused = REFUSED[row]
+    return BadSetting(f"{refused.names[column]}: {refused.reason}")
+
+
+def nearest_options(asked: str, params: Iterable[Any]) -> list[str]:
+    """The names of options `params` that look like `asked`, best first: shown ones, and those of
+    other programs that are accepted; never internal ones."""
+    by_word = {
+        name.strip("-"): name
+        for param in params
+        for name in (*param.opts, *param.secondary_opts)
+        if name.startswith("--") and _is_suggested(param)
+    }
+    near = difflib.get_close_matches(asked.strip("-"), by_word, cutoff=SUGGESTION_CUTOFF)
+    return [by_word[word] for word in near]
+
+
+def _is_suggested(param: Any) -> bool:
+    if param.name.startswith(REFUSED_PREFIX):
+        return False
+    setting, _, alias = param.name.partition("__")
+    return not getattr(param, "hidden", False) or (bool(alias) and not flag_of(setting).hidden)
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:

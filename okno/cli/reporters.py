@@ -10,35 +10,37 @@ import typer
 
 from okno.cli.private_server import Report, encode
 from okno.cli.progress import loading
-from okno.cli.text import megabytes
+from okno.cli.text import for_stderr, size
 from okno.core.errors import OknoError
 from okno.core.window import MemoryUse, Window
 from okno.engines.client import EngineStatus
 
 
 class Reporter(Protocol):
-    """Told in order: notes, loading, progress, then ready or failed. Closed at the end."""
+    """Told in order: notes, loading, progress, then ready or failed, and stopping when a signal
+    finds answers still running, which get up to `drain_s`. Closed at the end."""
 
     def note(self, text: str) -> None: ...
     def loading(self, name: str, size_bytes: int) -> None: ...
     def progress(self, fraction: float) -> None: ...
     def ready(self, url: str, model: str, status: EngineStatus) -> None: ...
+    def stopping(self, running: int, drain_s: float) -> None: ...
     def failed(self, error: OknoError) -> None: ...
     def close(self) -> None: ...
 
 
 class HumanReporter:
-    """Notes and the loading bar to stderr, the ready line to stdout."""
+    """Notes, the loading bar and the end to stderr, the ready lines to stdout."""
 
     def __init__(self) -> None:
         self._bar = ExitStack()
 
     def note(self, text: str) -> None:
-        typer.echo(f"note: {text}", err=True)
+        typer.echo(for_stderr(f"note: {text}"), err=True)
 
     def loading(self, name: str, size_bytes: int) -> None:
-        size = f" ({megabytes(size_bytes)})" if size_bytes else ""
-        self._move = self._bar.enter_context(loading(f"Loading {name}{size}"))
+        much = f" ({size(size_bytes)})" if size_bytes else ""
+        self._move = self._bar.enter_context(loading(f"Loading {name}{much}"))
 
     def progress(self, fraction: float) -> None:
         self._move(fraction)
@@ -47,8 +49,15 @@ class HumanReporter:
         self.close()
         for note in status.notes:
             self.note(note)
-        typer.echo(ready_line(url, model, status))
+        typer.echo("\n".join(ready_lines(url, model, status)))
         sys.stdout.flush()
+
+    def stopping(self, running: int, drain_s: float) -> None:
+        answers = "1 answer" if running == 1 else f"{running:,} answers"
+        text = (
+            f"Stopping: {answers} still running, up to {drain_s:g} s. Ctrl-C again stops at once."
+        )
+        typer.echo(for_stderr(text), err=True)
 
     def failed(self, error: OknoError) -> None:
         """The error is printed where every command's errors are."""
@@ -74,6 +83,9 @@ class ProgramReporter:
             self.note(note)
         self._send(Report(url=url))
 
+    def stopping(self, running: int, drain_s: float) -> None:
+        """The program asked for it."""
+
     def failed(self, error: OknoError) -> None:
         self._send(Report(error=error.info))
 
@@ -85,12 +97,12 @@ class ProgramReporter:
         sys.stdout.flush()
 
 
-def ready_line(url: str, model: str, status: EngineStatus) -> str:
-    """Address, model, window and memory in one line."""
-    parts = [f"okno is ready: {url}", model]
-    parts += [_window(status.window)] if status.window else []
-    parts += [_memory(status.memory)] if status.memory else []
-    return " · ".join(parts)
+def ready_lines(url: str, model: str, status: EngineStatus) -> list[str]:
+    """Address and model, window, memory: lines that fit a terminal of 80 columns."""
+    lines = [f"okno is ready: {url} · {model}"]
+    lines += [_window(status.window)] if status.window else []
+    lines += [_memory(status.memory)] if status.memory else []
+    return lines
 
 
 def _window(window: Window) -> str:
@@ -102,6 +114,6 @@ def _window(window: Window) -> str:
 
 def _memory(memory: MemoryUse) -> str:
     return (
-        f"memory {megabytes(memory.process_bytes)} (weights {megabytes(memory.weights_bytes)}, "
-        f"KV {megabytes(memory.kv_bytes)}), {megabytes(memory.free_bytes)} free"
+        f"memory {size(memory.process_bytes)} (weights {size(memory.weights_bytes)}, "
+        f"KV {size(memory.kv_bytes)}), {size(memory.free_bytes)} free"
     )

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from okno.cli.reporters import HumanReporter, ProgramReporter, Reporter
 from okno.config.load import Loaded, load
 from okno.config.settings import ServeSettings
 from okno.core.errors import OknoError
+from okno.inspect.file_type import file_type
 from okno.inspect.listing import LocalModel
 from okno.inspect.models import find_model, models_folder
 
@@ -23,10 +25,11 @@ EPILOG = (
     "Every option can be set as an environment variable: OKNO_BATCH_SIZE=4 is --batch-size 4. The "
     "command line wins. Underscores in option names count as dashes: --batch_size is --batch-size."
 )
+ASKED_BITS = {"load_in_8bit": 8, "load_in_4bit": 4}
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-@with_settings(*ServeSettings.model_fields, also_refuse_later=True)
+@with_settings(*ServeSettings.model_fields, refuse_others=True)
 def serve(
     given: GivenFlags,
     private: Annotated[
@@ -78,13 +81,25 @@ def _notes(loaded: Loaded, model: LocalModel | None) -> list[str]:
     notes = []
     if model and loaded.source("model") == "default":
         notes.append("No --model given: serving the demo model that ships with okno.")
-    for name in ("load_in_8bit", "load_in_4bit"):
+    for name in ASKED_BITS:
         if model and getattr(loaded.settings, name):
-            notes.append(
-                f"{loaded.given[name].spelled}: {model.path.name} is a GGUF file, whose weights "
-                "are already quantised. Nothing would be gained; they are kept as they are."
-            )
+            notes.append(_stored_as(loaded.given[name].spelled, ASKED_BITS[name], model.path))
     return notes
+
+
+def _stored_as(flag: str, asked_bits: int, path: Path) -> str:
+    """What asking for fewer bits means for a GGUF file: it depends on what is in it."""
+    found = file_type(path)
+    if found is not None and found.bits <= asked_bits:
+        return (
+            f"{flag}: the weights in {path.name} are already quantised ({found.name}). Nothing "
+            "would be gained; they are kept as they are."
+        )
+    stored = f" ({found.name})" if found else ""
+    return (
+        f"{flag}: {path.name} is served as it is stored{stored}; okno does not quantise while "
+        f"loading yet. A file with {asked_bits}-bit weights would need less memory."
+    )
 
 
 def _stop_when_stdin_closes() -> None:

@@ -18,8 +18,16 @@ async def serving(
     """Serve until a signal. HTTP listens first (a busy port is said at once, /health tells the
     progress), then the model loads. Raises the OknoError of whichever fails."""
     supervisor = Supervisor(options, hang_timeout_s=hang_timeout_s, on_progress=reporter.progress)
+
+    def stopping() -> None:
+        running = supervisor.status().in_flight
+        if running and settings.drain_timeout_s:
+            reporter.stopping(running, settings.drain_timeout_s)
+
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    http = asyncio.create_task(serve(supervisor, settings, on_ready=address.set_result))
+    http = asyncio.create_task(
+        serve(supervisor, settings, on_ready=address.set_result, on_stopping=stopping)
+    )
     load: asyncio.Task[Any] | None = None
     try:
         await _first(http, address)

@@ -42,30 +42,3 @@ class Flag:
     def spelled(self, value: object) -> str:
         """The name that sets `value`: of a switch, the `--no-...` one for False."""
         return self.names[0].split("/")[-1] if value is False else self.long
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """A flag of other programs that okno knows and cannot honour yet: refused with the reason."""
-
-    names: Sequence[str]
-    reason: str
-
-
-LATER: tuple[Later, ...] = (
-    Later(
-        ("--config",),
-        "A settings file (generation_config.yaml) comes with a later version of okno. "
-        "Give the settings as flags or as OKNO_* environment variables.",
-    ),
-    Later(
-        ("--hf-repo", "-hf"),
-        "Downloads from Hugging Face come with a later version of okno. Download a GGUF file "
-        "and give its path: --model path/to/file.gguf.",
-    ),
-    Later(
-        ("--gpu-memory-utilization",),
-        "okno does not reserve a share of the memory: it asks for batch x ctx tokens. "
-        "Set --batch-size, --ctx or --kv-pool instead.",
-    ),
-)

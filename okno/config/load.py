@@ -124,11 +124,11 @@ def _rule(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "greater_than_equal":
-            return f"it must be at least {context['ge']}"
+            return f"it must be at least {_figure(context['ge'])}"
         case "greater_than":
-            return f"it must be more than {context['gt']:g}"
+            return f"it must be more than {_figure(context['gt'])}"
         case "less_than_equal":
-            return f"it must be at most {context['le']:g}"
+            return f"it must be at most {_figure(context['le'])}"
         case "int_parsing" | "int_from_float" | "int_parsing_size":
             return "it must be a whole number"
         case "float_parsing" | "finite_number":
@@ -140,13 +140,18 @@ def _rule(error: ErrorDetails) -> str:
         case "string_too_short":
             return "it must not be empty"
         case "string_too_long":
-            return f"it must have at most {context['max_length']} characters"
+            return f"it must have at most {_figure(context['max_length'])} characters"
         case "string_pattern_mismatch":
             return "it is empty or has characters that are not allowed there"
         case "value_error":
             return str(context["error"])
         case _:
             return error["msg"]
+
+
+def _figure(value: float) -> str:
+    """`16,777,216`, `0.5`."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.12g}"
 
 
 def _notes(name: str, given: Given, settings: ServeSettings) -> list[str]:

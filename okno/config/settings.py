@@ -9,13 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from okno.config.flag import Flag
+from okno.config.network import (
+    DEFAULT_DRAIN_TIMEOUT_S,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    EVERY_ADDRESS,
+    allowed_host,
+    allowed_origin,
+    is_loopback,
+    listen_host,
+)
 from okno.core.window import MAX_BATCH_SIZE, KVType
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 7860
 MODEL, WINDOW, ENGINE, SERVER, TAKEN = "Model", "Window", "Engine", "Server", "Taken from others"
 
 
@@ -31,7 +39,17 @@ def _layers(value: object) -> object:
 
 def _words(value: object) -> object:
     """A comma-separated text (environment) as a list."""
-    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(allowed_host, values))
+
+
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(allowed_origin, values))
 
 
 Auto = BeforeValidator(_auto)
@@ -64,21 +82,23 @@ class ServeSettings(BaseModel):
         Field(max_length=256, pattern=r"^[^\p{C}]+$"),
         Flag(
             ("--alias",), MODEL, "name under which the model is served",
-            "Default: the name of the file.", metavar="NAME",
+            "Default: the name of the file.", metavar="NAME", also=("--served-model-name",),
         ),
     ] = None  # fmt: skip
     load_in_8bit: Annotated[
         bool,
         Flag(
             ("--load-in-8bit",), MODEL, "ask for 8-bit weights",
-            "A GGUF file is already quantised: its weights are kept as they are.",
+            "A GGUF file is served as it is stored (F16, Q8_0, Q4_0, ...): okno does not "
+            "quantise while loading yet.",
         ),
     ] = False  # fmt: skip
     load_in_4bit: Annotated[
         bool,
         Flag(
             ("--load-in-4bit",), MODEL, "ask for 4-bit weights",
-            "A GGUF file is already quantised: its weights are kept as they are.",
+            "A GGUF file is served as it is stored (F16, Q8_0, Q4_0, ...): okno does not "
+            "quantise while loading yet.",
         ),
     ] = False  # fmt: skip
 
@@ -192,13 +212,15 @@ class ServeSettings(BaseModel):
     ] = ""
 
     host: Annotated[
-        str,
-        Field(max_length=255, pattern=r"^[A-Za-z0-9._:\[\]%-]+$"),
+        str | None,
+        BeforeValidator(listen_host),
+        Field(max_length=255, pattern=r"^[A-Za-z0-9._:%-]+$"),
         Flag(
             ("--host",), SERVER, "address to listen on",
-            "Beyond this machine only with an API key.", metavar="ADDRESS",
+            f"Beyond this machine only with an API key. Default: {DEFAULT_HOST}.",
+            metavar="ADDRESS",
         ),
-    ] = DEFAULT_HOST  # fmt: skip
+    ] = None  # fmt: skip
     port: Annotated[
         int,
         Field(ge=0, le=65_535),
@@ -225,6 +247,7 @@ class ServeSettings(BaseModel):
     allowed_host: Annotated[
         tuple[str, ...],
         Words,
+        AfterValidator(_hosts),
         Flag(
             ("--allowed-host",), SERVER, "further name under which the server may be addressed",
             "May be given several times.", metavar="NAME",
@@ -233,6 +256,7 @@ class ServeSettings(BaseModel):
     allowed_origin: Annotated[
         tuple[str, ...],
         Words,
+        AfterValidator(_origins),
         Flag(
             ("--allowed-origin",), SERVER, "further web origin whose pages may call the server",
             "May be given several times.", metavar="ORIGIN",
@@ -253,7 +277,7 @@ class ServeSettings(BaseModel):
             ("--drain-timeout",), SERVER, "seconds that running requests get to finish when the "
             "server is stopped", metavar="SECONDS",
         ),
-    ] = 30.0  # fmt: skip
+    ] = DEFAULT_DRAIN_TIMEOUT_S  # fmt: skip
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Flag(("--log-level",), SERVER, "how much is logged", metavar="debug|info|warning|error"),
@@ -285,12 +309,17 @@ class ServeSettings(BaseModel):
                 f"--kv-pool {self.kv_pool} is smaller than --ctx {self.ctx}: not even one request "
                 f"would fit. Give at least {self.ctx}, or leave --kv-pool out."
             )
+        if self.listen and self.host is not None and is_loopback(self.host):
+            raise ValueError(
+                f"--listen means every address ({EVERY_ADDRESS}) and --host {self.host} only this "
+                "machine: they contradict each other. Leave one of them out."
+            )
         return self
 
     @property
     def address(self) -> str:
-        """The address to listen on: `--listen` replaces the default host by every address."""
-        return "0.0.0.0" if self.listen and self.host == DEFAULT_HOST else self.host
+        """The address to listen on: the given one, else every address with `--listen`."""
+        return self.host or (EVERY_ADDRESS if self.listen else DEFAULT_HOST)
 
 
 def flag_of(name: str) -> Flag:

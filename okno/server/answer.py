@@ -7,7 +7,7 @@ Errors before the first byte are raised (app.py makes them statuses); later ones
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -17,10 +17,17 @@ from starlette.types import Receive, Scope, Send
 from okno.core.errors import OknoError
 from okno.core.events import Accepted, Delta, Finished, TokenLogprob, Usage
 from okno.server.context import Context
-from okno.server.errors import JSONBytes, error_body
+from okno.server.errors import JSONBytes, error_body, ignored_header
 from okno.server.generation import Generation, unless_gone
 from okno.server.job import Job
-from okno.server.replies import usage_body
+from okno.server.replies import (
+    FINISH_REASONS,
+    chat_logprobs,
+    text_logprobs,
+    text_offsets,
+    timings_body,
+    usage_body,
+)
 from okno.server.sse import DONE, KEEP_ALIVE, ChunkWriter, event
 
 
@@ -29,32 +36,28 @@ class Choice:
     """One finished choice of a body that is sent at once."""
 
     text: list[str] = field(default_factory=list)
+    chars: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
     end: Finished = field(default_factory=lambda: Finished("", "stop"))
 
 
-BodyOf = Callable[[Job, Sequence[Choice]], dict[str, object]]
-
-
-def answer(context: Context, job: Job, body_of: BodyOf) -> Response:
-    return StreamedAnswer(context, job) if job.stream else WholeAnswer(context, job, body_of)
+def answer(context: Context, job: Job) -> Response:
+    return StreamedAnswer(context, job) if job.stream else WholeAnswer(context, job)
 
 
 def job_headers(job: Job, accepted: Sequence[Accepted]) -> dict[str, str]:
     headers = {"okno-queue-position": str(max(a.queue_position for a in accepted))}
-    if job.ignored:
-        headers["okno-ignored"] = ", ".join(job.ignored)
-    return headers
+    return headers | ignored_header(job.ignored)
 
 
 class WholeAnswer(Response):
     """Waits for every choice, then sends one JSON body."""
 
-    def __init__(self, context: Context, job: Job, body_of: BodyOf) -> None:
+    def __init__(self, context: Context, job: Job) -> None:
         super().__init__()
         self._context = context
         self._job = job
-        self._body_of = body_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await unless_gone(receive, self._run())
@@ -69,7 +72,7 @@ class WholeAnswer(Response):
             headers = job_headers(job, await generation.start())
             async for choice, item in generation.events():
                 collect(choices[choice], item)
-        return JSONBytes(self._body_of(job, choices), headers=headers)
+        return JSONBytes(whole_body(job, choices), headers=headers)
 
     def _indices(self) -> range:
         return range(len(self._job.requests))
@@ -81,6 +84,34 @@ def collect(choice: Choice, item: Delta | Finished) -> None:
         choice.end = item
     elif item.logprobs:
         choice.logprobs.extend(item.logprobs)
+        choice.offsets.extend(text_offsets(item.logprobs, item.text, choice.chars))
+    choice.chars += len(item.text)
+
+
+def whole_body(job: Job, choices: Sequence[Choice]) -> dict[str, object]:
+    return {
+        "id": job.id,
+        "object": "chat.completion" if job.kind == "chat" else "text_completion",
+        "created": job.created_s,
+        "model": job.model,
+        "choices": [choice_body(job, i, choice) for i, choice in enumerate(choices)],
+        "usage": usage_body(grouped([choice.end.usage for choice in choices], job.n)),
+        "timings": timings_body([choice.end for choice in choices]),
+    }
+
+
+def choice_body(job: Job, index: int, choice: Choice) -> dict[str, object]:
+    text = "".join(choice.text)
+    logprobs: dict[str, object] | None = None
+    shown: dict[str, object] = {"text": text}
+    if job.kind == "chat":
+        shown = {"message": {"role": "assistant", "content": text, "refusal": None}}
+    if job.wants_logprobs and job.kind == "chat":
+        logprobs = chat_logprobs(choice.logprobs)
+    elif job.wants_logprobs:
+        logprobs = text_logprobs(choice.logprobs, choice.offsets)
+    reason = FINISH_REASONS[choice.end.reason]
+    return {"index": index, **shown, "logprobs": logprobs, "finish_reason": reason}
 
 
 class StreamedAnswer(Response):
@@ -163,7 +194,3 @@ class StreamedAnswer(Response):
 def grouped(usages: Sequence[Usage], n: int) -> list[list[Usage]]:
     """Usages of all choices, by prompt."""
     return [list(usages[i : i + n]) for i in range(0, len(usages), n)]
-
-
-def whole_usage(job: Job, choices: Sequence[Choice]) -> dict[str, object]:
-    return usage_body(grouped([c.end.usage for c in choices], job.n))

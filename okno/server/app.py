@@ -6,13 +6,11 @@ import difflib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
 
 from okno.core.errors import OknoError
 from okno.engines.client import EngineClient
@@ -23,7 +21,7 @@ from okno.server.context import Context
 from okno.server.embeddings import embeddings
 from okno.server.errors import ClientGone, MethodNotAllowed, RouteNotFound, error_response
 from okno.server.metrics import Metrics
-from okno.server.security import Security
+from okno.server.security import Security, check_json
 from okno.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -48,6 +46,14 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/apply-template", native.apply_template),
 )
 
+LATER = {
+    "/completion": "llama-server's own completion comes",
+    "/api": "Ollama's API comes",
+    "/v1/responses": "OpenAI's responses come",
+    "/v1/messages": "Anthropic's messages come",
+    "/docs": "a reference page comes",
+}
+
 
 def create_app(engine: EngineClient, settings: ServerSettings) -> FastAPI:
     """The ASGI application over `engine`. It starts and closes nothing: `serve` does (run.py)."""
@@ -63,7 +69,10 @@ def create_app(engine: EngineClient, settings: ServerSettings) -> FastAPI:
 
 
 def bound(context: Context, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """`handler` as an endpoint. Changes are JSON: no route is reached by what a form can send."""
+
     async def endpoint(request: Request) -> Response:
+        check_json(request)
         return await handler(context, request)
 
     endpoint.__name__ = getattr(handler, "__name__", "endpoint")
@@ -77,8 +86,7 @@ def add_error_handlers(app: FastAPI, settings: ServerSettings) -> None:
 
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        found = routing_error(app, request, error.status_code)
-        response = error_response(found, settings.retry_after_s)
+        response = error_response(routing_error(request, error), settings.retry_after_s)
         response.headers.update(error.headers or {})
         return response
 
@@ -89,30 +97,29 @@ def add_error_handlers(app: FastAPI, settings: ServerSettings) -> None:
         message = "The server made a mistake; its log has the details."
         return error_response(OknoError(message), settings.retry_after_s)
 
-    handlers: dict[Any, Any] = {
-        OknoError: known, HTTPException: routing, ClientGone: left, Exception: unknown,
-    }  # fmt: skip
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
+    app.add_exception_handler(OknoError, known)
+    app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(ClientGone, left)
+    app.add_exception_handler(Exception, unknown)
 
 
-def routing_error(app: FastAPI, request: Request, status: int) -> OknoError:
-    """404 with the nearest routes, 405 with the methods that exist."""
+def routing_error(request: Request, error: HTTPException) -> OknoError:
+    """404 with what to use instead, 405 with the methods that exist."""
     path = request.url.path
-    if status == 405:
-        methods = sorted({m for m, p, _ in ROUTES if matches(app, p, request)})
+    if error.status_code == 405:
+        methods = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         return MethodNotAllowed(
-            f"{path[:200]} is not called with {request.method} but with {', '.join(methods)}."
+            f"{path[:200]} is not called with {request.method} but with {methods}."
         )
-    if status == 404:
-        paths = list(dict.fromkeys(p for _, p, _ in ROUTES))
-        near = difflib.get_close_matches(path[:200], paths, n=2, cutoff=0.5)
-        hint = f"the nearest: {' and '.join(near)}" if near else "the API is under /v1"
-        return RouteNotFound(f"There is no {path[:200]} here; {hint}.")
-    return OknoError(f"The request failed with status {status}.")
+    if error.status_code == 404:
+        return RouteNotFound(f"There is no {path[:200]} here; {instead_of(path)}.")
+    return OknoError(f"The request failed with status {error.status_code}.")
 
 
-def matches(app: FastAPI, path: str, request: Request) -> bool:
-    """True when the route registered as `path` is the one the request's path leads to."""
-    routes = [r for r in app.router.routes if isinstance(r, Route) and r.path == path]
-    return any(r.matches(request.scope)[0] is not Match.NONE for r in routes)
+def instead_of(path: str) -> str:
+    for start, what in LATER.items():
+        if path == start or path.startswith(f"{start}/"):
+            return f"{what} with a later version; use /v1/chat/completions"
+    paths = list(dict.fromkeys(p for _, p, _ in ROUTES))
+    near = difflib.get_close_matches(path[:200], paths, n=2, cutoff=0.5)
+    return f"the nearest: {' and '.join(near)}" if near else "the API is under /v1"

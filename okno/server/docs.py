@@ -16,6 +16,7 @@ import msgspec
 from okno.server.app import ROUTES
 from okno.server.schemas import (
     IGNORED,
+    IGNORED_INSIDE,
     REFUSED,
     ChatFields,
     CompletionFields,
@@ -46,7 +47,9 @@ def tables() -> dict[str, str]:
         "tokenize": fields(TokenizeFields),
         "detokenize": fields(DetokenizeFields),
         "template": fields(TemplateFields),
-        "ignored": table(("Field", "Because"), ((f"`{n}`", w) for n, w in IGNORED.items())),
+        "ignored": table(
+            ("Field", "Because"), ((f"`{n}`", w) for n, w in (IGNORED | IGNORED_INSIDE).items())
+        ),
         "refused": table(("Field", "Instead"), ((f"`{n}`", w) for n, w in REFUSED.items())),
     }
 

@@ -12,7 +12,7 @@ from okno.core.errors import BadRequest
 from okno.engines.protocol import Embedded
 from okno.server import parse
 from okno.server.context import Context
-from okno.server.errors import ClientGone, JSONBytes
+from okno.server.errors import ClientGone, JSONBytes, ignored_header
 from okno.server.generation import unless_gone
 from okno.server.schemas import EmbeddingBody, EmbeddingFields
 from okno.server.wire import ignored_fields
@@ -28,8 +28,7 @@ async def embeddings(context: Context, request: HTTPRequest) -> Response:
     embedded = await unless_gone(request.receive, work)
     if embedded is None:
         raise ClientGone
-    names = ignored_fields(body)
-    headers = {"okno-ignored": ", ".join(names)} if names else {}
+    headers = ignored_header(ignored_fields(body))
     return JSONBytes(embedding_body(embedded, model, body.encoding_format), headers=headers)
 
 

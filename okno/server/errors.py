@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 from starlette.responses import Response
@@ -50,14 +51,14 @@ class BodyTimeout(OknoError):
 
 
 class BodyTooLarge(OknoError):
-    """Details: limit_bytes."""
+    """The body (details: limit_bytes), or the text of a call that must stay short."""
 
     code = "payload_too_large"
     status = 413
 
 
 class BadEncoding(OknoError):
-    """A compressed body."""
+    """A compressed body, or one in another character set."""
 
     code = "unsupported_encoding"
     status = 415
@@ -102,6 +103,11 @@ def error_response(error: OknoError, retry_after_s: float) -> Response:
     return JSONBytes(
         error_body(error), status=error.status, headers=error_headers(error, retry_after_s)
     )
+
+
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
+    """The header that names the fields of a request that had no effect."""
+    return {"okno-ignored": ", ".join(names)} if names else {}
 
 
 class JSONBytes(Response):

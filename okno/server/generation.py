@@ -66,23 +66,27 @@ class Generation:
         return [accepted(first) for first in firsts if not isinstance(first, BaseException)]
 
     async def events(self) -> AsyncIterator[tuple[int, Delta | Finished]]:
-        """Deltas and the Finished of every choice. Raises OknoError when one fails."""
+        """Deltas and the Finished of every choice. Raises OknoError when one fails, with the
+        field named as in start."""
         left = len(self._streams)
         merged = self._single() if left == 1 else self._merged()
-        async for choice, event in merged:
-            if isinstance(event, Delta):
-                self._observer.event(choice, event)
-                yield choice, event
-            elif isinstance(event, Finished):
-                if event.reason == "cancelled":
-                    raise EngineFailed("The server cancelled this request.")
-                self._observer.event(choice, event)
-                yield choice, event
-                left -= 1
-                if not left:
-                    return
-            elif isinstance(event, Failed):
-                raise failed(event)
+        try:
+            async for choice, event in merged:
+                if isinstance(event, Delta):
+                    self._observer.event(choice, event)
+                    yield choice, event
+                elif isinstance(event, Finished):
+                    if event.reason == "cancelled":
+                        raise EngineFailed("The server cancelled this request.")
+                    self._observer.event(choice, event)
+                    yield choice, event
+                    left -= 1
+                    if not left:
+                        return
+                elif isinstance(event, Failed):
+                    raise failed(event)
+        except OknoError as error:
+            raise renamed(error, self._wire_names) from error
         raise EngineFailed("The engine ended the answer without a reason.")
 
     async def _single(self) -> AsyncIterator[tuple[int, Event]]:
@@ -141,9 +145,14 @@ def failed(event: Failed) -> OknoError:
 
 
 def renamed(error: OknoError, wire_names: Mapping[str, str]) -> OknoError:
+    """`error` with its field named, in `param` and in the message, as the client named it."""
     info = error.info
-    name = wire_names.get(info.param or "", info.param)
-    return from_info(ErrorInfo(info.code, info.message, name, info.details))
+    core = info.param or ""
+    wire = wire_names.get(core, core)
+    if wire == core:
+        return error
+    message = info.message.replace(f"`{core}`", f"`{wire}`")
+    return from_info(ErrorInfo(info.code, message, wire, info.details))
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from okno.core.errors import OknoError
 from okno.core.request import Prompt, Request, Sampling
 from okno.server import parse
+from okno.server.context import now_s
+from okno.server.generation import renamed
+from okno.server.replies import new_id
+from okno.server.schemas import GenerationFields
 from okno.server.sse import Kind
+
+ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl", "text": "cmpl"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +37,52 @@ class Job:
     echo: tuple[str, ...] = ()
     wire_names: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.requests[0].sampling.logprobs is not None
+
+
+def make_job(
+    kind: Kind,
+    body: GenerationFields,
+    prompts: Sequence[Prompt],
+    logprobs: int | None,
+    *,
+    model: str,
+    client: str,
+) -> Job:
+    """The job of `body`. BadRequest names a field as the client did."""
+    n = parse.choices(body, len(prompts))
+    names = parse.wire_names(body)
+    base = Request(
+        id=new_id(ID_PREFIX[kind]),
+        prompt=prompts[0],
+        sampling=parse.sampling(body, logprobs),
+        stop=parse.stop(body),
+        constraint=parse.constraint(body)[1],
+        client=client,
+        created_s=now_s(),
+    )
+    try:
+        base.check()
+    except OknoError as error:
+        raise renamed(error, names) from error
+    return Job(
+        kind=kind,
+        id=base.id,
+        model=model,
+        created_s=int(base.created_s),
+        requests=spread(base, prompts, n),
+        n=n,
+        stream=bool(body.stream),
+        usage_chunk=parse.wants_usage(body),
+        ignored=tuple(parse.ignored(body)),
+        wire_names=names,
+    )
+
 
 def spread(base: Request, prompts: Sequence[Prompt], n: int) -> tuple[Request, ...]:
-    """n requests per prompt, checked; ids `<id>-<k>`, seeds counted up per choice."""
-    base.check()
+    """n requests per prompt; ids `<id>-<k>`, seeds counted up per choice."""
     return tuple(
         replace(
             base,

@@ -6,7 +6,12 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -36,6 +41,7 @@ class Metrics:
     """The registry of one server; `observer()` per HTTP request."""
 
     def __init__(self, engine: EngineClient) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more per metric
         self.registry = CollectorRegistry()
         self.registry.register(EngineCollector(engine))
         self.ttft = self._histogram("ttft_seconds", "Arrival to first token", TTFT_BUCKETS)

@@ -13,10 +13,16 @@ from okno.core.request import Sampling
 from okno.engines.client import EngineStatus
 from okno.server import parse
 from okno.server.context import Context
-from okno.server.errors import JSONBytes
+from okno.server.errors import BodyTooLarge, JSONBytes, ignored_header
 from okno.server.metrics import CONTENT_TYPE
 from okno.server.replies import token_text
-from okno.server.schemas import DetokenizeFields, TemplateFields, TokenizeFields
+from okno.server.schemas import (
+    MAX_TEXT_CHARS,
+    MAX_TEXT_TOKENS,
+    DetokenizeFields,
+    TemplateFields,
+    TokenizeFields,
+)
 
 GREETING = """okno serves `{model}` here.
 
@@ -140,13 +146,27 @@ async def slots(context: Context, request: HTTPRequest) -> Response:
 
 async def tokenize(context: Context, request: HTTPRequest) -> Response:
     body = await context.read(request, TokenizeFields)
+    context.model(body.model)
+    check_size("content", len(body.content), MAX_TEXT_CHARS, "characters")
     found = await context.engine.tokenize(
-        body.content, add_special=body.add_special, parse_special=body.parse_special
+        body.content,
+        add_special=bool(body.add_special),
+        parse_special=parse.or_default(body.parse_special, True),
+        with_pieces=bool(body.with_pieces),
     )
     if not body.with_pieces:
         return JSONBytes({"tokens": found.tokens})
     pairs = zip(found.tokens, found.pieces, strict=True)
     return JSONBytes({"tokens": [{"id": t, "piece": piece_body(p)} for t, p in pairs]})
+
+
+def check_size(param: str, size: int, limit: int, unit: str) -> None:
+    """These calls stand between the steps of running answers, so they must stay short."""
+    if size > limit:
+        raise BodyTooLarge(
+            f"`{param}` has {size:,} {unit}; at most {limit:,} are accepted in one request.",
+            param=param,
+        )
 
 
 def piece_body(piece: bytes) -> str | list[int]:
@@ -159,6 +179,8 @@ def piece_body(piece: bytes) -> str | list[int]:
 
 async def detokenize(context: Context, request: HTTPRequest) -> Response:
     body = await context.read(request, DetokenizeFields)
+    context.model(body.model)
+    check_size("tokens", len(body.tokens), MAX_TEXT_TOKENS, "tokens")
     for token in body.tokens:
         parse.check_token(token, "tokens")
     found = await context.engine.detokenize(body.tokens)
@@ -167,8 +189,11 @@ async def detokenize(context: Context, request: HTTPRequest) -> Response:
 
 async def apply_template(context: Context, request: HTTPRequest) -> Response:
     body = await context.read(request, TemplateFields)
-    turns = parse.messages(body.messages, body.continue_final_message)
+    context.model(body.model)
+    go_on = bool(body.continue_final_message)
+    turns = parse.messages(body.messages, go_on)
     if not turns:
         raise BadRequest("`messages` is empty; send at least one message.", param="messages")
-    found = await context.engine.tokenize(messages=turns, continue_last=body.continue_final_message)
-    return JSONBytes({"prompt": found.prompt})
+    found = await context.engine.tokenize(messages=turns, continue_last=go_on)
+    headers = ignored_header(parse.ignored_in(body.messages))
+    return JSONBytes({"prompt": found.prompt}, headers=headers)

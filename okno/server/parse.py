@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from typing import TypeVar
-
-import msgspec
-from msgspec import Raw
 
 from okno.core.errors import BadRequest
 from okno.core.request import (
     MAX_CONSTRAINT_CHARS,
+    MAX_INT32,
     Constraint,
+    ConstraintKind,
     Message,
     Prompt,
     Sampling,
     Stop,
 )
 from okno.server.schemas import (
+    MAX_INPUTS,
+    MAX_SEQUENCES,
     ChatFields,
     ChatMessage,
     CompletionFields,
     GenerationFields,
-    SchemaFormat,
+    ResponseFormat,
 )
-from okno.server.wire import decode_any, given
+from okno.server.wire import decode_any, given, ignored_fields
 
-MAX_SEQUENCES = 128
-MAX_INPUTS = 2048
-MAX_INT = 2**31 - 1
 MAX_SEED = 2**64
 NO_TOOLS = "tool calls come with a later version"
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
+# Several names for one thing; the first is the one that messages and docs use.
+MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+PENALTY = ("repetition_penalty", "repeat_penalty")
+REGEX = ("regex", "guided_regex")
+GRAMMAR = ("grammar", "guided_grammar")
+
 V = TypeVar("V")
 
 
-def chosen(names: Sequence[str], values: Sequence[V | None]) -> V | None:
-    """The value of several names for one thing; two that differ are refused."""
-    present = [(n, v) for n, v in zip(names, values, strict=True) if v is not None]
-    if len(present) > 1 and any(v != present[0][1] for _, v in present):
+def chosen(body: GenerationFields, names: tuple[str, ...]) -> str | None:
+    """The name that the client used; two with different values are refused."""
+    given = {name: value for name in names if (value := getattr(body, name, None)) is not None}
+    used = list(given)
+    if any(given[name] != given[used[0]] for name in used):
         raise BadRequest(
-            f"`{present[0][0]}` and `{present[1][0]}` mean the same and differ; send one.",
-            param=present[1][0],
+            f"`{used[0]}` and `{used[1]}` mean the same and differ; send one.", param=used[1]
         )
-    return present[0][1] if present else None
+    return used[0] if used else None
 
 
 def or_default(value: V | None, default: V) -> V:
@@ -59,13 +62,12 @@ def or_default(value: V | None, default: V) -> V:
 def sampling(body: GenerationFields, logprobs: int | None) -> Sampling:
     """The sampling of choice 0; a missing seed is drawn here, so that a replay repeats it."""
     off = Sampling()
-    penalty = chosen(
-        ("repetition_penalty", "repeat_penalty"), (body.repetition_penalty, body.repeat_penalty)
-    )
+    chosen(body, PENALTY)
+    penalty = or_default(body.repetition_penalty, body.repeat_penalty)
     check_bias(body.logit_bias or {})
     return Sampling(
         temperature=or_default(body.temperature, off.temperature),
-        top_k=or_default(body.top_k, off.top_k),
+        top_k=off.top_k if body.top_k in (None, -1) else body.top_k,
         top_p=or_default(body.top_p, off.top_p),
         min_p=or_default(body.min_p, off.min_p),
         typical_p=or_default(body.typical_p, off.typical_p),
@@ -85,7 +87,7 @@ def check_bias(bias: dict[int, float]) -> None:
 
 
 def check_token(token: int, param: str) -> None:
-    if not 0 <= token <= MAX_INT:
+    if not 0 <= token <= MAX_INT32:
         raise BadRequest(
             f"`{param}` names token {str(token)[:20]}, which cannot exist.", param=param
         )
@@ -96,14 +98,13 @@ def nth_seed(seed: int, k: int) -> int:
     return seed + k if seed + k < MAX_SEED else seed + k - MAX_SEED
 
 
-def stop(body: GenerationFields, max_completion_tokens: int | None = None) -> Stop:
-    limit = chosen(
-        ("max_tokens", "max_completion_tokens"), (body.max_tokens, max_completion_tokens)
-    )
+def stop(body: GenerationFields) -> Stop:
+    chosen(body, MAX_TOKENS)
+    limit = or_default(body.max_tokens, getattr(body, "max_completion_tokens", None))
     strings = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return Stop(
         strings=strings,
-        max_tokens=None if limit is None else min(limit, MAX_INT),
+        max_tokens=None if limit is None else min(limit, MAX_INT32),
         ignore_eos=bool(body.ignore_eos),
         include_stop=bool(body.include_stop_str_in_output),
     )
@@ -114,7 +115,7 @@ def choices(body: GenerationFields, prompts: int = 1) -> int:
     n = or_default(body.n, 1)
     if not 1 <= n <= MAX_SEQUENCES // prompts:
         raise BadRequest(
-            f"`n` is {n}; allowed is [1, {MAX_SEQUENCES // prompts}]"
+            f"`n` is {n:,}; allowed is 1 to {MAX_SEQUENCES // prompts}"
             + (f" for {prompts} prompts." if prompts > 1 else "."),
             param="n",
         )
@@ -124,7 +125,41 @@ def choices(body: GenerationFields, prompts: int = 1) -> int:
 def wants_usage(body: GenerationFields) -> bool:
     if body.stream_options is not None and not body.stream:
         raise BadRequest("`stream_options` needs `stream: true`.", param="stream_options")
-    return body.stream_options is not None and body.stream_options.include_usage
+    return body.stream_options is not None and bool(body.stream_options.include_usage)
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+def wire_names(body: GenerationFields) -> dict[str, str]:
+    """What the client called the fields that are checked under their core names."""
+    names = {"penalty_last_n": "repeat_last_n"}
+    if isinstance(body, ChatFields):
+        names["prompt"] = "messages"
+    else:
+        names["top_logprobs"] = "logprobs"
+    for aliases in (MAX_TOKENS, PENALTY):
+        names[aliases[0]] = chosen(body, aliases) or aliases[0]
+    if field := constraint(body)[0]:
+        names["response_format"] = field
+    return names
+
+
+def ignored(body: GenerationFields) -> list[str]:
+    """The names in `body` that have no effect, those of its parts included."""
+    found = ignored_fields(body)
+    if body.stream_options is not None and body.stream_options.include_obfuscation is not None:
+        found.append("stream_options.include_obfuscation")
+    return found + (ignored_in(body.messages) if isinstance(body, ChatFields) else [])
+
+
+def ignored_in(turns: list[ChatMessage]) -> list[str]:
+    """The names in messages that have no effect, each once."""
+    return [
+        f"messages[].{name}"
+        for name in ("reasoning_content", "refusal", "annotations")
+        if any(given(getattr(turn, name)) not in (b"", b"[]", b'""') for turn in turns)
+    ]
 
 
 # Constraints ------------------------------------------------------------------------------------
@@ -132,23 +167,26 @@ def wants_usage(body: GenerationFields) -> bool:
 
 def constraint(body: GenerationFields) -> tuple[str, Constraint | None]:
     """The one constraint of the request and the field it came in; two at once are refused."""
-    regex = chosen(("regex", "guided_regex"), (body.regex, body.guided_regex))
-    grammar = chosen(("grammar", "guided_grammar"), (body.grammar, body.guided_grammar))
-    schema = given(body.guided_json)
-    found = {
-        "response_format": format_constraint(body),
-        "regex": Constraint("regex", bounded(regex, "regex")) if regex is not None else None,
-        "grammar": Constraint("grammar", bounded(grammar, "grammar"))
-        if grammar is not None
-        else None,
-        "guided_json": schema_constraint(schema, "guided_json") if schema else None,
-    }
-    active = [name for name, value in found.items() if value is not None]
+    found = [
+        ("response_format", format_constraint(body.response_format)),
+        text_constraint("regex", body, REGEX),
+        text_constraint("grammar", body, GRAMMAR),
+        ("guided_json", guided_json(given(body.guided_json))),
+    ]
+    active = [(name, value) for name, value in found if value is not None]
     if len(active) > 1:
         raise BadRequest(
-            f"`{active[0]}` and `{active[1]}` cannot hold at once; send one.", param=active[1]
+            f"`{active[0][0]}` and `{active[1][0]}` cannot hold at once; send one.",
+            param=active[1][0],
         )
-    return (active[0], found[active[0]]) if active else ("", None)
+    return active[0] if active else ("", None)
+
+
+def text_constraint(
+    kind: ConstraintKind, body: GenerationFields, names: tuple[str, ...]
+) -> tuple[str, Constraint | None]:
+    name = chosen(body, names)
+    return (name, Constraint(kind, bounded(getattr(body, name), name))) if name else ("", None)
 
 
 def bounded(source: str, param: str) -> str:
@@ -161,38 +199,63 @@ def bounded(source: str, param: str) -> str:
     return source
 
 
-def format_constraint(body: GenerationFields) -> Constraint | None:
-    wanted = body.response_format
-    if wanted is None or wanted.type == "text":
+SCHEMA_PLACES: dict[str, tuple[str, ...]] = {
+    "text": (),
+    "json_object": ("schema",),
+    "json_schema": ("json_schema", "schema"),
+}
+
+
+def format_constraint(wanted: ResponseFormat | None) -> Constraint | None:
+    if wanted is None:
         return None
-    if wanted.type == "json_object":
+    if wanted.type not in SCHEMA_PLACES:
+        raise BadRequest(
+            f"`response_format.type` is {wanted.type[:40]!r}; known: {', '.join(SCHEMA_PLACES)}.",
+            param="response_format.type",
+        )
+    schema = schema_of(wanted)
+    if wanted.type == "text":
+        return None
+    if wanted.type == "json_object" and schema in (b"", b"{}"):
         return Constraint("json_object")
-    if wanted.type == "json_schema":
-        return schema_constraint(schema_of(wanted.json_schema), "response_format")
-    raise BadRequest(
-        f"`response_format.type` is {wanted.type!r}; known are text, json_object and json_schema.",
-        param="response_format.type",
-    )
+    return schema_constraint(schema, "response_format")
 
 
-def schema_of(raw: Raw) -> bytes:
-    """The schema inside OpenAI's `json_schema: {name, schema, strict}`; it is always enforced."""
-    param = "response_format.json_schema"
-    try:
-        schema = given(msgspec.json.decode(raw, type=SchemaFormat).schema) if given(raw) else b""
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"`{param}` is wrong: {error}.", param=param) from None
-    if not schema:
-        raise BadRequest(f"`{param}.schema` is missing.", param=f"{param}.schema")
+def schema_of(wanted: ResponseFormat) -> bytes:
+    """The schema, in OpenAI's place or in llama-server's; one that would have no effect is
+    refused."""
+    wrapper, bare = wanted.json_schema, given(wanted.schema)
+    there = {"json_schema": wrapper is not None, "schema": bool(bare)}
+    places = [name for name, is_there in there.items() if is_there]
+    for name in places:
+        if name not in SCHEMA_PLACES[wanted.type]:
+            raise BadRequest(
+                f"`response_format.{name}` has no effect with the type `{wanted.type}`; "
+                "send the type `json_schema`.",
+                param=f"response_format.{name}",
+            )
+    if len(places) > 1:
+        raise BadRequest(
+            "`response_format` has `json_schema` and `schema`; send one.",
+            param="response_format.schema",
+        )
+    schema = given(wrapper.schema) if wrapper is not None else bare
+    if wanted.type == "json_schema" and not schema:
+        param = "response_format.json_schema.schema"
+        raise BadRequest(f"`{param}` is missing.", param=param)
     return schema
 
 
+def guided_json(raw: bytes) -> Constraint | None:
+    """A schema as an object, or as the text of one."""
+    if raw.startswith(b'"'):
+        raw = str(decode_any(raw, "guided_json", MAX_CONSTRAINT_CHARS)).encode()
+    return schema_constraint(raw, "guided_json") if raw else None
+
+
 def schema_constraint(raw: bytes, param: str) -> Constraint:
-    value = decode_any(raw, param, MAX_CONSTRAINT_CHARS)
-    if isinstance(value, str) and param == "guided_json":
-        raw = value.encode()
-        value = decode_any(raw, param, MAX_CONSTRAINT_CHARS)
-    if not isinstance(value, dict):
+    if not isinstance(decode_any(raw, param, MAX_CONSTRAINT_CHARS), dict):
         raise BadRequest(f"`{param}`: the schema must be a JSON object.", param=param)
     return Constraint("json_schema", bounded(raw.decode(), param))
 
@@ -224,6 +287,8 @@ def message(turn: ChatMessage, where: str) -> Message:
     for name in ("tool_calls", "function_call", "tool_call_id"):
         if given(getattr(turn, name)) not in (b"", b"[]"):
             raise BadRequest(f"`{where}.{name}`: {NO_TOOLS}.", param=f"{where}.{name}")
+    if given(turn.audio):
+        raise BadRequest(f"`{where}.audio`: only text is read here.", param=f"{where}.audio")
     if turn.role in ("tool", "function"):
         raise BadRequest(f"`{where}.role` is {turn.role!r}: {NO_TOOLS}.", param=f"{where}.role")
     if turn.role not in ROLES:

@@ -82,15 +82,23 @@ def logprob_entry(token: TokenLogprob) -> dict[str, object]:
     }
 
 
-def text_logprobs(tokens: Sequence[TokenLogprob], offset: int) -> dict[str, object]:
-    """`logprobs` of a text completion; `offset`: characters of the answer before these tokens."""
-    texts = [token_text(t.piece) for t in tokens]
+def text_offsets(tokens: Sequence[TokenLogprob], text: str, start: int) -> list[int]:
+    """Where in the answer each of `tokens` begins; `text` was emitted with them and begins at
+    character `start`. A control token, or text that is held back, takes no place in it."""
     offsets = []
-    for text in texts:
-        offsets.append(offset)
-        offset += len(text)
+    at = 0
+    for token in tokens:
+        offsets.append(start + at)
+        piece = token_text(token.piece)
+        if text.startswith(piece, at):
+            at += len(piece)
+    return offsets
+
+
+def text_logprobs(tokens: Sequence[TokenLogprob], offsets: list[int]) -> dict[str, object]:
+    """`logprobs` of a text completion; `offsets` as text_offsets gives them."""
     return {
-        "tokens": texts,
+        "tokens": [token_text(t.piece) for t in tokens],
         "token_logprobs": [finite(t.logprob) for t in tokens],
         "top_logprobs": [{token_text(x.piece): finite(x.logprob) for x in t.top} for t in tokens],
         "text_offset": offsets,

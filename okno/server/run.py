@@ -53,17 +53,20 @@ async def serve(
     settings: ServerSettings,
     *,
     on_ready: Callable[[str], None] | None = None,
+    on_stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return; a second signal exits at once.
 
     on_ready is called with the base URL as soon as connections are accepted (the model may still
-    be loading). The engine is drained but not closed. Raises BadSetting for a port that is taken,
-    an address that is not ours, or too few file descriptors.
+    be loading), on_stopping at the first signal, before the drain. The engine is drained but not
+    closed. Raises BadSetting for a port that is taken, an address that is not ours, or too few file
+    descriptors.
     """
     max_connections = raise_descriptor_limit() - RESERVED_DESCRIPTORS
     listener = listen(settings.host, settings.port)
     server = Server(configured(engine, settings, max_connections), engine, settings.drain_timeout_s)
     server.on_ready = lambda: on_ready(base_url(settings.host, listener)) if on_ready else None
+    server.on_stopping = on_stopping or server.on_stopping
     try:
         await server.serve([listener])
     finally:
@@ -88,6 +91,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, engine: EngineClient, drain_s: float) -> None:
         super().__init__(config)
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_stopping: Callable[[], None] = lambda: None
         self._engine = engine
         self._drain_s = drain_s
         self._stopping: asyncio.Task[None] | None = None
@@ -115,6 +119,7 @@ class Server(uvicorn.Server):
 
     async def _stop(self) -> None:
         """No new connections; running streams get up to drain_s, then their terminal event."""
+        self.on_stopping()
         self.close_listeners()
         try:
             await self._engine.drain(self._drain_s)

@@ -1,7 +1,8 @@
 """The fields of the API, each with one line of documentation: the only list there is.
 
 Three fates: declared in a struct below (honoured), in IGNORED (harmless: accepted and named in the
-`okno-ignored` header), or in REFUSED (would change the result: 400 that says what to do instead).
+`okno-ignored` header; IGNORED_INSIDE: those below the top level), or in REFUSED (would change the
+result: 400 that says what to do instead; null passes, as everywhere).
 Any other name is refused with the nearest known one. docs/http-api.md is checked against this.
 """
 
@@ -12,6 +13,23 @@ from typing import Annotated, TypeVar, cast
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from okno.core.request import (
+    BOUNDS,
+    MAX_CONSTRAINT_CHARS,
+    MAX_LOGIT_BIAS_TOKENS,
+    MAX_STOP_CHARS,
+    MAX_STOP_STRINGS,
+    Sampling,
+    shown,
+)
+
+MAX_SEQUENCES = 128
+MAX_INPUTS = 2048
+MAX_TEXT_CHARS = 1024 * 1024  # of /tokenize
+MAX_TEXT_TOKENS = 256 * 1024  # of /detokenize
+
+_OFF = Sampling()
+
 T = TypeVar("T", bound=Struct)
 
 
@@ -19,19 +37,30 @@ def about(text: str) -> Meta:
     return Meta(description=text)
 
 
-class StreamOptions(Struct):
-    include_usage: bool = False
+def number(name: str, text: str, core: str = "") -> Meta:
+    """The description of a number: its bounds, its default, what it does."""
+    bounds = str(BOUNDS[core or name])
+    default = shown(getattr(_OFF, core or name))
+    return about(f"{bounds[0].upper()}{bounds[1:]}, default {default}{text}")
 
 
-class ResponseFormat(Struct):
-    type: str
-    json_schema: Raw = Raw()
+class StreamOptions(Struct, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
-class SchemaFormat(Struct):
+class SchemaFormat(Struct, forbid_unknown_fields=True):
     name: str | None = None
     description: str | None = None
     strict: bool | None = None
+    schema: Raw = Raw()
+
+
+class ResponseFormat(Struct, forbid_unknown_fields=True):
+    """`json_schema` is OpenAI's wrapper of the schema, `schema` llama-server's place for it."""
+
+    type: str
+    json_schema: SchemaFormat | None = None
     schema: Raw = Raw()
 
 
@@ -63,32 +92,36 @@ class GenerationFields(Struct, kw_only=True, forbid_unknown_fields=True):
         about("A name from /v1/models. Left out, empty or `default`: the served model. Else 404."),
     ] = None
     temperature: Annotated[
-        float | None, about("0 to 10, default 1. 0 always takes the most probable token (greedy).")
+        float | None,
+        number("temperature", ". 0 always takes the most probable token (greedy)."),
     ] = None
     top_p: Annotated[
         float | None,
-        about("Above 0 to 1, default 1 (off): the smallest set with this probability."),
+        number("top_p", " (off): the smallest set with this probability."),
     ] = None
-    top_k: Annotated[int | None, about("0 or more, default 0 (off): the k best tokens.")] = None
+    top_k: Annotated[int | None, about("The k best tokens; 0 (default) and -1 are off.")] = None
     min_p: Annotated[
-        float | None, about("0 to 1, default 0 (off): at least this share of the best probability.")
+        float | None, number("min_p", " (off): at least this share of the best probability.")
     ] = None
-    typical_p: Annotated[
-        float | None, about("Above 0 to 1, default 1 (off): locally typical sampling.")
-    ] = None
+    typical_p: Annotated[float | None, number("typical_p", " (off): locally typical sampling.")] = (
+        None
+    )
     repetition_penalty: Annotated[
-        float | None, about("Above 0 to 10, default 1 (off): divides logits of recent tokens.")
+        float | None, number("repetition_penalty", " (off): divides logits of recent tokens.")
     ] = None
     repeat_penalty: Annotated[float | None, about("Another name of `repetition_penalty`.")] = None
     repeat_last_n: Annotated[
         int | None,
-        about("How many last tokens `repetition_penalty` sees; default 64, -1 all, 0 none."),
+        about(
+            "How many last tokens `repetition_penalty` sees; "
+            f"default {_OFF.penalty_last_n}, -1 all, 0 none."
+        ),
     ] = None
     frequency_penalty: Annotated[
-        float | None, about("-2 to 2, default 0: per earlier occurrence in the answer.")
+        float | None, number("frequency_penalty", ": per earlier occurrence in the answer.")
     ] = None
     presence_penalty: Annotated[
-        float | None, about("-2 to 2, default 0: once for every token already in the answer.")
+        float | None, number("presence_penalty", ": once for every token already in the answer.")
     ] = None
     seed: Annotated[
         int | None,
@@ -96,17 +129,24 @@ class GenerationFields(Struct, kw_only=True, forbid_unknown_fields=True):
     ] = None
     logit_bias: Annotated[
         dict[int, float] | None,
-        about("Token id (as a string) to -100..100, added to its logit; at most 1,024 tokens."),
+        about(
+            f"Token id (as a string): {BOUNDS['logit_bias']}, added to its logit; "
+            f"at most {MAX_LOGIT_BIAS_TOKENS:,} tokens."
+        ),
     ] = None
     stop: Annotated[
         str | list[str] | None,
-        about("A text or up to 16; the answer ends before the first one, also across tokens."),
+        about(
+            f"A text or up to {MAX_STOP_STRINGS}, each of at most {MAX_STOP_CHARS} characters; "
+            "the answer ends before the first one, also across tokens."
+        ),
     ] = None
     include_stop_str_in_output: Annotated[
         bool | None, about("true: the stop text stays at the end of the answer.")
     ] = None
     n: Annotated[
-        int | None, about("Choices per prompt, 1 to 128 in all; they share the prompt's cells.")
+        int | None,
+        about(f"Choices per prompt, 1 to {MAX_SEQUENCES} in all; they share the prompt's cells."),
     ] = None
     max_tokens: Annotated[
         int | None, about("At most so many tokens, 1 or more. Left out: until the window is full.")
@@ -121,7 +161,11 @@ class GenerationFields(Struct, kw_only=True, forbid_unknown_fields=True):
     ] = None
     response_format: Annotated[
         ResponseFormat | None,
-        about("`text`, `json_object`, or `json_schema` with the schema: the answer must match."),
+        about(
+            "`type`: `text`, `json_object` (with `schema`: that schema), or `json_schema` "
+            "with `json_schema: {name, schema}` or `schema`. "
+            f"A schema has at most {MAX_CONSTRAINT_CHARS:,} characters; it is always enforced."
+        ),
     ] = None
     regex: Annotated[str | None, about("A regular expression the whole answer matches.")] = None
     guided_regex: Annotated[str | None, about("Another name of `regex`.")] = None
@@ -146,7 +190,8 @@ class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
         bool | None, about("true: the log probability of every token of the answer.")
     ] = None
     top_logprobs: Annotated[
-        int | None, about("0 to 20 alternatives per token; needs `logprobs`.")
+        int | None,
+        about(f"{BOUNDS['top_logprobs']} alternatives per token; needs `logprobs`."),
     ] = None
     continue_final_message: Annotated[
         bool | None, about("true: go on with the last message, an assistant's, without closing it.")
@@ -167,7 +212,11 @@ class CompletionFields(GenerationFields, kw_only=True, forbid_unknown_fields=Tru
         about("Text, list of texts, token ids, or list of those. No chat template is applied."),
     ]
     logprobs: Annotated[
-        int | None, about("0 to 20 alternatives per token, with the chosen one's log probability.")
+        int | None,
+        about(
+            f"{BOUNDS['top_logprobs']} alternatives per token, "
+            "with the chosen one's log probability."
+        ),
     ] = None
     echo: Annotated[
         bool | None, about("true: the prompt stands before the answer. Not with `logprobs`.")
@@ -179,7 +228,7 @@ class CompletionFields(GenerationFields, kw_only=True, forbid_unknown_fields=Tru
 class EmbeddingFields(Struct, kw_only=True, forbid_unknown_fields=True):
     input: Annotated[
         str | list[str | int | list[int]],
-        about("Text, list of texts, token ids, or list of those; at most 2,048 inputs."),
+        about(f"Text, list of texts, token ids, or list of those; at most {MAX_INPUTS:,} inputs."),
     ]
     model: Annotated[str | None, about("As in chat completions.")] = None
     encoding_format: Annotated[
@@ -193,25 +242,29 @@ class EmbeddingFields(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class TokenizeFields(Struct, kw_only=True, forbid_unknown_fields=True):
-    content: Annotated[str, about("The text.")]
-    add_special: Annotated[bool, about("Default false. true: BOS and EOS as the model asks.")] = (
-        False
-    )
+    content: Annotated[str, about(f"The text, at most {MAX_TEXT_CHARS:,} characters.")]
+    add_special: Annotated[
+        bool | None, about("Default false. true: BOS and EOS as the model asks.")
+    ] = None
     parse_special: Annotated[
-        bool, about("Default true: text such as `<|im_end|>` becomes its special token.")
-    ] = True
+        bool | None, about("Default true: text such as `<|im_end|>` becomes its special token.")
+    ] = None
     with_pieces: Annotated[
-        bool, about("Default false. true: `{id, piece}`; a piece that is no UTF-8 is a byte list.")
-    ] = False
+        bool | None,
+        about("Default false. true: `{id, piece}`; a piece that is no UTF-8 is a byte list."),
+    ] = None
+    model: Annotated[str | None, about("As in chat completions.")] = None
 
 
 class DetokenizeFields(Struct, kw_only=True, forbid_unknown_fields=True):
-    tokens: Annotated[list[int], about("Token ids.")]
+    tokens: Annotated[list[int], about(f"Token ids, at most {MAX_TEXT_TOKENS:,}.")]
+    model: Annotated[str | None, about("As in chat completions.")] = None
 
 
 class TemplateFields(Struct, kw_only=True, forbid_unknown_fields=True):
     messages: Annotated[list[ChatMessage], about("As in chat completions.")]
-    continue_final_message: Annotated[bool, about("As in chat completions.")] = False
+    continue_final_message: Annotated[bool | None, about("As in chat completions.")] = None
+    model: Annotated[str | None, about("As in chat completions.")] = None
 
 
 IGNORED = {
@@ -229,6 +282,13 @@ IGNORED = {
     "return_progress": "no progress events yet",
     "priority": "the queue is fair",
     "request_id": "ids are made by the server",
+}
+
+IGNORED_INSIDE = {
+    "stream_options.include_obfuscation": "nothing is padded",
+    "messages[].reasoning_content": "only `content` reaches the template",
+    "messages[].refusal": "only `content` reaches the template",
+    "messages[].annotations": "only `content` reaches the template",
 }
 
 _WINDOW = "the window belongs to the server: start it with --ctx"
@@ -300,9 +360,12 @@ REFUSED = {
 }
 
 
-def with_ignored(fields: type[T]) -> type[T]:
-    """`fields` plus the IGNORED names, whose values are never looked into."""
-    extra = [(name, Raw, Raw()) for name in IGNORED]
+def complete(fields: type[T]) -> type[T]:
+    """`fields` plus the IGNORED names, whose values are never looked into, and the REFUSED ones,
+    which may only be null."""
+    own = fields.__struct_fields__
+    extra: list[tuple[str, object, object]] = [(name, Raw, Raw()) for name in IGNORED]
+    extra += [(name, None, None) for name in REFUSED if name not in own]
     struct = msgspec.defstruct(
         fields.__name__.replace("Fields", "Body"), extra, bases=(fields,),
         kw_only=True, forbid_unknown_fields=True,
@@ -310,6 +373,6 @@ def with_ignored(fields: type[T]) -> type[T]:
     return cast("type[T]", struct)
 
 
-ChatBody = with_ignored(ChatFields)
-CompletionBody = with_ignored(CompletionFields)
-EmbeddingBody = with_ignored(EmbeddingFields)
+ChatBody = complete(ChatFields)
+CompletionBody = complete(CompletionFields)
+EmbeddingBody = complete(EmbeddingFields)

@@ -2,24 +2,27 @@
 
 A local server is attacked through the user's own browser: a page rebinds its DNS name to 127.0.0.1
 (CVE-2024-28224) or posts a form across origins. So: the Host must name this server, a browser's
-Origin must be the page's own or configured, changes are JSON (which a form cannot send and a
-script only after a preflight), and nothing upgrades to a WebSocket.
+Origin must be the page's own or configured, changes are JSON (check_json), and nothing upgrades to
+a WebSocket.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from okno.config.network import is_loopback
 from okno.core.errors import OknoError
 from okno.server.errors import BadEncoding, BodyTooLarge, Forbidden, Unauthorized, error_response
-from okno.server.settings import ServerSettings, is_loopback
+from okno.server.settings import ServerSettings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})
@@ -33,6 +36,8 @@ RESPONSE_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "cache-control": "no-store",
 }
+EXPOSED_HEADERS = "okno-ignored, okno-queue-position, retry-after"
+CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 
 Headers = Mapping[bytes, list[bytes]]
 
@@ -56,14 +61,14 @@ class Security:
         origin = text_of(headers, b"origin")
         send = with_headers(send, origin)
         try:
-            check_request(scope["method"], scope["path"], headers, self.settings)
+            check_request(scope, headers, self.settings)
         except OknoError as error:
             response = error_response(error, self.settings.retry_after_s)
         else:
             if not is_preflight(scope["method"], headers):
                 await self.app(scope, limited(receive, self.settings.max_body_bytes), send)
                 return
-            response = preflight_response()
+            response = preflight_response(headers)
         await response(scope, receive, send)
 
 
@@ -80,14 +85,14 @@ def text_of(headers: Headers, name: bytes) -> str | None:
     return values[0].decode("latin-1").strip() if values else None
 
 
-def check_request(method: str, path: str, headers: Headers, settings: ServerSettings) -> None:
+def check_request(scope: Scope, headers: Headers, settings: ServerSettings) -> None:
     """Raise the OknoError of the first rule that the request breaks."""
     host = check_host(headers, settings)
-    check_origin(headers, host, settings)
+    check_origin(headers, f"{scope.get('scheme', 'http')}://{host}", settings)
     if b"upgrade" in headers and b"websocket" in headers[b"upgrade"][0].lower():
         raise Forbidden("WebSockets are not served here; use HTTP and server-sent events.")
-    check_content(method, headers, settings)
-    if path not in OPEN_PATHS and method != "OPTIONS":
+    check_size(headers, settings)
+    if scope["path"] not in OPEN_PATHS and scope["method"] != "OPTIONS":
         check_key(headers, settings)
 
 
@@ -135,24 +140,24 @@ def is_address(name: str) -> bool:
     return True
 
 
-def check_origin(headers: Headers, host: str, settings: ServerSettings) -> None:
-    """A browser names the page that calls: this server's own, or a configured one."""
+def check_origin(headers: Headers, own: str, settings: ServerSettings) -> None:
+    """A browser names the page that calls: one of this server (`own`), or a configured one."""
     values = headers.get(b"origin", [])
     if not values:
         return
     origin = text_of(headers, b"origin") or ""
     allowed = origin in settings.allowed_origins or "*" in settings.allowed_origins
-    if len(values) != 1 or origin == "null" or not (allowed or own_page(origin, host)):
+    if len(values) != 1 or origin == "null" or not (allowed or same_page(origin, own)):
         raise Forbidden(
             f"The page {origin!r} may not call this server. "
             "Start it with --allowed-origin ORIGIN to permit that page."
         )
 
 
-def own_page(origin: str, host: str) -> bool:
-    """True when the page at `origin` was served from the very host and port it now calls."""
+def same_page(origin: str, own: str) -> bool:
+    """True when the page at `origin` was served by the very scheme, host and port it calls."""
     page = authority(origin)
-    return page is not None and page == authority(f"{page[0]}://{host}")
+    return page is not None and page == authority(own)
 
 
 def authority(origin: str) -> tuple[str, str, int] | None:
@@ -168,14 +173,25 @@ def authority(origin: str) -> tuple[str, str, int] | None:
     return parts.scheme, parts.hostname, port
 
 
-def check_content(method: str, headers: Headers, settings: ServerSettings) -> None:
-    """JSON only for changes; no compressed bodies; no body that announces too many bytes."""
-    if method not in SAFE_METHODS:
-        kind = (text_of(headers, b"content-type") or "").split(";")[0].strip().lower()
-        if kind != "application/json":
-            raise Forbidden(
-                f"Content-Type {kind or 'nothing'!r} is refused; send `application/json`."
-            )
+def check_json(request: Request) -> None:
+    """Changes are JSON in UTF-8, said once. A form cannot say so, a script only after a preflight.
+
+    Asked by every endpoint (app.bound), after routing: a wrong path or method stays a 404 or 405.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    given = request.headers.getlist("content-type")
+    kind, _, parameters = (given[0] if len(given) == 1 else "").partition(";")
+    if kind.strip().lower() != "application/json":
+        shown = ", ".join(given)[:80] or "nothing"
+        raise Forbidden(f"Content-Type {shown!r} is refused; send one, `application/json`.")
+    charset = CHARSET.search(parameters)
+    if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise BadEncoding(f"The charset {charset[1][:40]!r} is refused; send UTF-8.")
+
+
+def check_size(headers: Headers, settings: ServerSettings) -> None:
+    """No compressed bodies; no body that announces too many bytes."""
     encoding = (text_of(headers, b"content-encoding") or "identity").lower()
     transfer = (text_of(headers, b"transfer-encoding") or "chunked").lower()
     if encoding != "identity" or transfer != "chunked":
@@ -201,13 +217,17 @@ def is_preflight(method: str, headers: Headers) -> bool:
     return method == "OPTIONS" and b"access-control-request-method" in headers
 
 
-def preflight_response() -> Response:
+def preflight_response(headers: Headers) -> Response:
+    """The page may send whatever headers it asks for (SDKs bring dozens of their own): it was
+    let through by its origin, and none of them means anything here."""
+    asked = text_of(headers, b"access-control-request-headers")
     return Response(
         status_code=204,
         headers={
             "access-control-allow-methods": "GET, POST, OPTIONS",
-            "access-control-allow-headers": "authorization, content-type, x-api-key",
+            "access-control-allow-headers": asked or "authorization, content-type, x-api-key",
             "access-control-max-age": "600",
+            "vary": "access-control-request-headers",
         },
     )
 
@@ -223,7 +243,7 @@ def with_headers(send: Send, origin: str | None) -> Send:
                 headers.setdefault(name, value)
             if origin and message["status"] != 403:
                 headers["access-control-allow-origin"] = origin
-                headers["access-control-expose-headers"] = "okno-ignored, okno-queue-position"
+                headers["access-control-expose-headers"] = EXPOSED_HEADERS
                 headers.add_vary_header("origin")
         await send(message)
 

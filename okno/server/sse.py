@@ -10,7 +10,13 @@ from typing import Literal
 import msgspec
 
 from okno.core.events import Delta, Finished, TokenLogprob
-from okno.server.replies import FINISH_REASONS, chat_logprobs, text_logprobs, timings_body
+from okno.server.replies import (
+    FINISH_REASONS,
+    chat_logprobs,
+    text_logprobs,
+    text_offsets,
+    timings_body,
+)
 
 Kind = Literal["chat", "text"]
 
@@ -80,7 +86,7 @@ class ChunkWriter:
         if self.kind == "chat":
             body = chat_logprobs(tokens)
         else:
-            body = text_logprobs(tokens, self._chars[choice])
+            body = text_logprobs(tokens, text_offsets(tokens, text, self._chars[choice]))
         self._chars[choice] += len(text)
         return b'%b%b%b,"logprobs":%b,"finish_reason":null}]%b%b' % (
             self._open[choice], json_line(text), self._closing, json_line(body), self._usage, END,

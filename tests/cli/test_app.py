@@ -10,6 +10,7 @@ import pytest
 
 import okno as package
 from okno.cli.app import COMMANDS, run, run_command
+from okno.config.refused import REFUSED
 from tests.cli.support import OKNO, ROOT, SERVER_PY, okno
 
 HEAVY = {"pydantic", "httpx", "fastapi", "uvicorn", "rich", "msgspec", "numpy", "psutil", "click"}
@@ -75,12 +76,51 @@ def test_a_big_batch_size_is_explained(capsys):
         (["--config", "x.yaml"], "comes with a later version"),
         (["-hf", "org/name"], "Download a GGUF file"),
         (["--gpu-memory-utilization", "0.9"], "batch x ctx tokens"),
+        (["--n-predict", "128"], "--n-predict: The length of an answer belongs to the request"),
+        (["-n", "128"], "-n: The length"),
+        (["-n128"], "max_tokens"),
+        (["--temp", "0"], "--temp: Sampling belongs to the request"),
+        (["-b", "512"], "-b: Use --step-tokens (prompt tokens per step) or --batch-size"),
+        (["--cont-batching"], "always on"),
+        (["-cb"], "always on"),
+        (["--jinja"], "leave it out"),
+        (["--mlock"], "leave it out"),
+        (["--cpu"], "--gpu-layers 0"),
+        (["--verbose"], "--log-level info"),
     ],
 )
-def test_flags_that_come_later_are_refused_with_the_reason(capsys, args, reason):
-    code, _, err = outcome(capsys, "serve", *args)
-    assert code == 2
+def test_flags_okno_has_not_are_refused_with_what_to_do(capsys, args, reason):
+    code, out, err = outcome(capsys, "serve", *args)
+    assert (code, out) == (2, "")
     assert reason in err
+
+
+@pytest.mark.parametrize("name", [name for refused in REFUSED for name in refused.names])
+def test_every_refused_name_is_answered_under_its_own_name(capsys, name):
+    value = [] if any(r.switch for r in REFUSED if name in r.names) else ["7"]
+    assert outcome(capsys, "serve", name, *value)[2].startswith(f"error: {name}: ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("--bacth-size", "--batch-size"),
+        ("--max-model-length", "--max-model-len"),
+        ("--no-mmapp", "--no-mmap"),
+        ("--allow-origin", "--allowed-origin"),
+        ("--privat", None),
+        ("--scripts", None),
+        ("--engin", None),
+        ("--n-predictt", None),
+        ("--templates", None),
+        ("--zzz", None),
+        ("-z", None),
+    ],
+)
+def test_a_suggestion_is_close_and_one_that_helps(capsys, typed, offered):
+    err = outcome(capsys, "serve", typed)[2].splitlines()[0]
+    hint = f". Did you mean {offered}?" if offered else ""
+    assert err == f"error: No such option: {typed}{hint}"
 
 
 def test_an_unknown_model_is_an_error_that_names_what_there_is(capsys, tmp_path):

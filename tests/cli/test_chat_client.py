@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -27,7 +28,9 @@ class Clock:
 
 
 def client(handler: Handler, url: str = URL, api_key: str | None = None) -> ChatClient:
-    return ChatClient(url, api_key, transport=httpx.MockTransport(handler), clock=Clock())
+    return ChatClient(
+        url, api_key, if_gone="Do this.", transport=httpx.MockTransport(handler), clock=Clock()
+    )
 
 
 def chunk(content: str | None = None, reason: str | None = None, **more: object) -> dict:
@@ -110,6 +113,16 @@ def refused(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused", request=request)
 
 
+def slow(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectTimeout("timed out", request=request)
+
+
+def no_tls(request: httpx.Request) -> httpx.Response:
+    error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    error.reason = "WRONG_VERSION_NUMBER"
+    raise httpx.ConnectError(str(error), request=request) from error
+
+
 def broken(request: httpx.Request) -> httpx.Response:
     raise httpx.ReadError("reset", request=request)
 
@@ -117,7 +130,9 @@ def broken(request: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        (refused, "No server answers at http://127.0.0.1:7860. Start one with `okno serve`"),
+        (refused, "^No server answers at http://127.0.0.1:7860. Do this.$"),
+        (slow, "^No server answers at http://127.0.0.1:7860. Do this.$"),
+        (no_tls, r"^The TLS connection to \S+ failed: wrong version number. okno itself speaks"),
         (broken, "broke: reset"),
         (lambda _: httpx.Response(200, text="<html>"), "closed the stream"),
         (lambda _: httpx.Response(200, text="data: <html>\n\n"), "not as an okno server does"),
@@ -173,6 +188,12 @@ def test_a_url_may_lack_its_scheme_but_must_be_one():
     assert client(routes(MODELS, PROPS), url="127.0.0.1:7860").info().url == URL
     with pytest.raises(BadSetting, match="is not a URL"):
         client(refused, url="http://x:port")
+
+
+@pytest.mark.parametrize("url", ["ht!tp://x", "ftp://x", "http://", "", "http:///v1"])
+def test_an_address_of_no_server_is_refused_before_anything_is_sent(url):
+    with pytest.raises(BadSetting, match="is not the address of a server: give one such as"):
+        client(refused, url=url)
 
 
 def test_leaving_an_answer_closes_the_connection():

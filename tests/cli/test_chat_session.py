@@ -8,7 +8,7 @@ import pytest
 
 from okno.cli.chat_client import AnswerOptions, AnswerStats, ServerInfo, Turn
 from okno.cli.chat_session import Session, stats_line
-from okno.core.errors import ContextExceeded, QueueFull
+from okno.core.errors import ContextExceeded, NotReady, QueueFull
 
 INFO = ServerInfo("http://x", "demo", 100)
 STATS = AnswerStats(10, 5, 42.0, 0.25, "stop")
@@ -91,9 +91,30 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said():
     assert talk.session.turns[-1] == {"role": "assistant", "content": "Once upon"}
 
 
+def test_a_turn_that_failed_in_the_middle_leaves_no_trace_either():
+    talk = Talk("Once upon", NotReady("The server is gone."))
+    assert talk.session.line("a story")
+    assert talk.out == ["Once upon", "\n"]
+    assert talk.said == ["error: The server is gone."]
+    assert talk.session.turns == []
+
+
 def test_a_single_question_raises_its_error():
     with pytest.raises(QueueFull):
-        Talk(QueueFull("full")).session.ask("hi")
+        Talk(QueueFull("full")).session.ask_once("hi")
+
+
+def test_a_single_overfull_question_gets_the_numbers_and_advice_for_a_command():
+    talk = Talk(ContextExceeded("serve with a larger --ctx", n_prompt_tokens=1234, n_ctx=100))
+    talk.session.larger = "a larger --ctx"
+    with pytest.raises(ContextExceeded) as caught:
+        talk.session.ask_once("long text")
+    message = caught.value.message
+    assert "the prompt has 1,234 tokens, the window 100." in message
+    assert message.endswith("A shorter text or a larger --ctx helps.")
+    assert "/reset" not in message
+    assert "serve" not in message
+    assert caught.value.info.details == {"n_prompt_tokens": 1234, "n_ctx": 100}
 
 
 def test_a_cut_answer_says_why():

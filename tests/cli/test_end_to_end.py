@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 
 import httpx
+import psutil
 import pytest
 
 from tests.cli.support import OKNO, ROOT, SERVER_PY, clean_environment, okno
@@ -41,6 +42,13 @@ def test_stdin_is_a_question_too():
     assert "stdin is empty" in empty.stderr
 
 
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_an_empty_question_is_refused_like_an_empty_stdin(prompt):
+    result = okno("chat", prompt, OKNO_ENGINE="scripted")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "There is no question: PROMPT is empty." in result.stderr
+
+
 def test_text_that_is_no_utf8_is_refused_in_one_line():
     for command, stdin in (
         ([b"\xff"], b""),
@@ -67,7 +75,8 @@ def test_a_question_larger_than_the_window_is_refused_with_both_numbers():
     result = okno("chat", "--ctx", "64", "x" * 200, OKNO_ENGINE="scripted")
     assert result.returncode == 1
     assert result.stdout == ""
-    assert "64" in result.stderr
+    assert "the window 64." in result.stderr
+    assert "a larger --ctx helps" in result.stderr
     assert re.search(r"\b2\d\d\b", result.stderr)
 
 
@@ -81,6 +90,7 @@ class Served:
             env=clean_environment(**environment),
         )  # fmt: skip
         self.line = self.process.stdout.readline()
+        self.line += self.process.stdout.readline() + self.process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", self.line)
         self.url = found.group() if found else ""
 
@@ -109,8 +119,7 @@ def test_the_users_own_command_line_serves():
     assert reply.json()["choices"][0]["message"]["content"]
     code, stderr = served.stop(signal.SIGTERM)
     assert code == 0
-    assert "--load-in-8bit: demo.gguf is a GGUF file" in stderr
-    assert "Nothing would be gained" in stderr
+    assert "--load-in-8bit: demo.gguf is served as it is stored (F16)" in stderr
 
 
 def test_ctrl_c_ends_a_server_in_order():
@@ -130,6 +139,52 @@ def test_chat_finds_a_running_server_by_its_url():
     both = okno("chat", "--url", served.url, "--ctx", "64", "hello")
     assert both.returncode == 2
     served.stop(signal.SIGTERM)
+
+
+def test_a_url_with_tls_for_a_server_without_is_told_apart_from_no_server():
+    served = Served(OKNO, "serve", "--port", "0", OKNO_ENGINE="scripted")
+    secure = served.url.replace("http:", "https:")
+    result = okno("chat", "--url", secure, "hello")
+    assert result.returncode == 1
+    assert f"The TLS connection to {secure} failed: " in result.stderr
+    assert served.url in result.stderr
+    served.stop(signal.SIGTERM)
+    gone = okno("chat", "--url", served.url, "hello")
+    assert f"No server answers at {served.url}. Start one with `okno serve`" in gone.stderr
+
+
+def test_a_stop_with_running_answers_says_what_it_waits_for():
+    served = Served(
+        OKNO, "serve", "--port", "0", "--drain-timeout", "600", OKNO_ENGINE="scripted",
+        OKNO_SCRIPT='{"step_ms": 1000}',
+    )  # fmt: skip
+    question = {"messages": [{"role": "user", "content": "long 4000"}], "stream": True}
+    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=question) as response:
+        lines = response.iter_lines()  # kept: a forgotten iterator closes the stream
+        next(lines)
+        served.process.send_signal(signal.SIGINT)
+        told = served.process.stderr.readline()
+        while "Stopping" not in told:
+            assert told, "it ended without a word"
+            told = served.process.stderr.readline()
+        assert told.startswith("Stopping: 1 answer still running, up to 600 s. Ctrl-C again")
+        code, _ = served.stop(signal.SIGINT)
+    assert code == 130
+
+
+def test_a_dead_worker_is_one_line_that_says_what_happens_next():
+    served = Served(OKNO, "serve", "--port", "0", OKNO_ENGINE="scripted")
+    (worker,) = psutil.Process(served.process.pid).children()
+    worker.kill()
+    told = ""
+    while " WARNING " not in told:
+        told = served.process.stderr.readline()
+        assert told, "it ended without a word"
+    assert "the worker ended: killed by SIGKILL" in told
+    assert told.endswith("; restarting, streams go on\n")
+    assert okno("chat", "--url", served.url, "say again").stdout == "again\n"
+    code, rest = served.stop(signal.SIGTERM)
+    assert (code, rest) == (0, "")
 
 
 def test_a_busy_port_is_said_before_anything_is_loaded():

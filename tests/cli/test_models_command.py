@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from typing import ClassVar
 
 import pytest
 
 from okno.cli import chat as chat_module
+from okno.cli import partner as partner_module
 from okno.cli.app import run
-from okno.cli.chat import private_flags
-from okno.config.load import Given
+from okno.cli.chat_session import Session
+from okno.cli.partner import local_url, private_flags
+from okno.config.load import Given, load
 from okno.core.errors import EngineFailed
 from tests.cli.support import OKNO
 from tests.cli.test_end_to_end import Served
@@ -52,10 +55,10 @@ def no_private_server(*_: object) -> None:
 
 @pytest.fixture
 def served(monkeypatch):
-    """A scripted server that calls itself demo, at what chat takes for the default address."""
+    """A scripted server that calls itself demo, where OKNO_PORT says."""
     server = Served(OKNO, "serve", "--port", "0", "--alias", "demo", OKNO_ENGINE="scripted")
-    monkeypatch.setattr(chat_module, "DEFAULT_URL", server.url)
-    monkeypatch.setattr(chat_module, "_start_private", no_private_server)
+    monkeypatch.setenv("OKNO_PORT", server.url.rpartition(":")[2])
+    monkeypatch.setattr(partner_module, "_private", no_private_server)
     yield server
     server.process.kill()
     server.process.communicate()
@@ -72,6 +75,54 @@ def test_chat_uses_a_running_server_only_when_it_is_what_was_asked_for(served, c
     for asked in (other_model, ["--ctx", "64"], ["--batch-size", "1"]):
         assert run(["chat", *asked, "say hi"]) == 1
         assert "a private server was started" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, "http://127.0.0.1:7860"),
+        ({"OKNO_PORT": "8080"}, "http://127.0.0.1:8080"),
+        ({"OKNO_HOST": "::1"}, "http://[::1]:7860"),
+        ({"OKNO_HOST": "llm.home"}, "http://llm.home:7860"),
+        ({"OKNO_LISTEN": "1"}, "http://127.0.0.1:7860"),
+        ({"OKNO_HOST": "::"}, "http://[::1]:7860"),
+    ],
+)
+def test_chat_looks_where_serve_would_listen(environment, url):
+    assert local_url(load([], environment).settings) == url
+
+
+class Recorded(Session):
+    """A session that answers nothing; `options` are what it would have asked for."""
+
+    made: ClassVar[list[Session]] = []
+
+    def ask_once(self, text: str) -> None:
+        self.made.append(self)
+
+
+@pytest.fixture
+def sessions(monkeypatch) -> list[Session]:
+    monkeypatch.setattr(chat_module, "Session", Recorded)
+    monkeypatch.setattr(Recorded, "made", [])
+    return Recorded.made
+
+
+def test_only_the_demo_file_itself_is_greedy_by_default(sessions, monkeypatch, tmp_path):
+    """Not a running server that serves something under its name, nor a file called like it."""
+    monkeypatch.setenv("OKNO_ENGINE", "scripted")
+    monkeypatch.setenv("OKNO_PORT", "0")  # nobody answers there
+    (tmp_path / "demo.gguf").write_bytes(b"GGUF")
+    named_alike = ["--model", str(tmp_path / "demo.gguf")]
+    for flags in ([], named_alike, ["--temp", "0.5"]):
+        assert run(["chat", *flags, "hello"]) == 0
+    assert [session.options.temperature for session in sessions] == [0.0, None, 0.5]
+
+
+def test_a_running_server_called_demo_keeps_its_temperature(served, sessions):
+    assert run(["chat", "hello"]) == 0
+    assert sessions[0].info.url == served.url
+    assert sessions[0].options.temperature is None
 
 
 def test_the_private_server_gets_the_settings_but_never_a_key_on_its_command_line():

@@ -27,7 +27,7 @@ def parsed(*args: str) -> Loaded:
     """The settings after `args` went through a real command."""
     caught: list[GivenFlags] = []
 
-    @with_settings(*ServeSettings.model_fields, also_refuse_later=True)
+    @with_settings(*ServeSettings.model_fields, refuse_others=True)
     def command(given: GivenFlags) -> None:
         caught.append(given)
 
@@ -55,7 +55,8 @@ def test_every_name_of_every_setting_is_accepted(name):
             assert getattr(switched, name) is ("/" not in spelling)
             continue
         choices = {"kv_type": "q8_0", "flash_attention": "on", "engine": "scripted",
-                   "log_level": "debug", "host": "::1"}  # fmt: skip
+                   "log_level": "debug", "host": "::1",
+                   "allowed_origin": "https://a.example"}  # fmt: skip
         value = choices.get(name) or SAMPLES[kind]
         assert getattr(parsed(spelling, value).settings, name) != getattr(ServeSettings(), name)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import struct
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from okno.cli import serving as module
-from okno.cli.reporters import HumanReporter, ProgramReporter, ready_line
+from okno.cli.reporters import HumanReporter, ProgramReporter, ready_lines
 from okno.cli.serve import _notes
 from okno.cli.serving import serving
 from okno.config.load import Given, load
@@ -17,6 +21,7 @@ from okno.core.errors import BadSetting, DoesNotFit, ModelNotFound
 from okno.core.window import MemoryUse, Window
 from okno.engines.client import EngineStatus
 from okno.engines.protocol import WorkerOptions
+from okno.inspect.listing import LocalModel
 from okno.inspect.models import demo_model
 from okno.server.settings import ServerSettings
 
@@ -36,6 +41,8 @@ class Play:
         self.stop = asyncio.Event()
         self.load: Callable[[], Any] = lambda: asyncio.sleep(0)
         self.port_error: BadSetting | None = None
+        self.in_flight = 0
+        self.drain_timeout_s = 30.0
         monkeypatch.setattr(module, "Supervisor", self.supervisor)
         monkeypatch.setattr(module, "serve", self.serve)
 
@@ -49,25 +56,29 @@ class Play:
         self.log.append("loaded")
 
     def status(self) -> EngineStatus:
-        return STATUS
+        return dataclasses.replace(STATUS, in_flight=self.in_flight)
 
     async def close(self) -> None:
         self.log.append("closed")
 
-    async def serve(self, engine: object, settings: object, *, on_ready: Any) -> None:
+    async def serve(
+        self, engine: object, settings: object, *, on_ready: Any, on_stopping: Any
+    ) -> None:
         if self.port_error:
             raise self.port_error
         self.log.append("listen")
         on_ready("http://here")
         try:
             await self.stop.wait()
+            on_stopping()
             self.log.append("drained")
         except asyncio.CancelledError:
             self.log.append("http cancelled")
             raise
 
     async def run(self) -> None:
-        await serving(WorkerOptions("", "x"), ServerSettings(model="x"), 9, self)  # type: ignore[arg-type]
+        settings = ServerSettings(model="x", drain_timeout_s=self.drain_timeout_s)
+        await serving(WorkerOptions("", "x"), settings, 9, self)  # type: ignore[arg-type]
 
     def progress(self, fraction: float) -> None:
         """The reporter's part."""
@@ -75,6 +86,9 @@ class Play:
     def ready(self, url: str, model: str, status: EngineStatus) -> None:
         self.log.append(f"ready {url} {model}")
         self.stop.set()
+
+    def stopping(self, running: int, drain_s: float) -> None:
+        self.log.append(f"stopping {running} {drain_s:g}")
 
 
 @pytest.fixture
@@ -114,11 +128,53 @@ async def test_a_signal_while_loading_ends_without_waiting_for_the_model(play):
     assert play.log == ["listen", "load", "drained", "closed"]
 
 
-def test_the_ready_line_has_address_model_window_and_memory():
-    assert ready_line("http://here", "demo", STATUS) == (
-        "okno is ready: http://here · demo · batch 2 × ctx 1,024 (KV pool 2,048 tokens, f16) · "
-        "memory 300 MiB (weights 7.0 MiB, KV 12.0 MiB), 9,000 MiB free"
+async def test_a_signal_says_that_answers_are_still_running(play):
+    play.in_flight = 2
+    await play.run()
+    assert play.log[-3:] == ["stopping 2 30", "drained", "closed"]
+
+
+async def test_a_signal_says_nothing_when_there_is_nothing_to_wait_for(play):
+    play.in_flight, play.drain_timeout_s = 2, 0
+    await play.run()
+    assert "drained" in play.log
+    assert not [entry for entry in play.log if entry.startswith("stopping")]
+
+
+def test_the_ready_lines_have_address_model_window_and_memory():
+    assert ready_lines("http://here", "demo", STATUS) == [
+        "okno is ready: http://here · demo",
+        "batch 2 × ctx 1,024 (KV pool 2,048 tokens, f16)",
+        "memory 300 MiB (weights 7.0 MiB, KV 12.0 MiB), 8.8 GiB free",
+    ]
+
+
+def test_the_largest_figures_still_fit_a_terminal():
+    huge = dataclasses.replace(
+        STATUS, window=Window(256, 16_777_216, 2_147_483_647), memory=MemoryUse(*[999 << 30] * 4)
     )
+    assert max(map(len, ready_lines("http://127.0.0.1:65535", "demo", huge))) < 80
+
+
+def test_a_person_is_told_what_a_stop_waits_for_and_how_to_cut_it_short(capsys):
+    HumanReporter().stopping(1, 30.0)
+    HumanReporter().stopping(2, 0.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "Stopping: 1 answer still running, up to 30 s. Ctrl-C again stops at once.",
+        "Stopping: 2 answers still running, up to 0.5 s. Ctrl-C again stops at once.",
+    ]
+
+
+def test_notes_are_broken_at_words_on_a_terminal_and_not_in_a_log(capsys, monkeypatch):
+    note = "--load-in-8bit: a sentence that is longer than the terminal is wide"
+    HumanReporter().note(note)
+    assert capsys.readouterr().err == f"note: {note}\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    HumanReporter().note(note)
+    assert capsys.readouterr().err.splitlines() == [
+        "note: --load-in-8bit: a sentence that is", "longer than the terminal is wide",
+    ]  # fmt: skip
 
 
 def test_a_person_reads_notes_on_stderr_and_the_ready_line_on_stdout(capsys):
@@ -136,6 +192,7 @@ def test_a_program_reads_json_lines(capfdbinary):
     reporter = ProgramReporter()
     reporter.loading("demo", 5)
     reporter.ready("http://here", "demo", STATUS)
+    reporter.stopping(1, 30)
     reporter.failed(ModelNotFound("no"))
     lines = capfdbinary.readouterr().out.splitlines()
     assert lines[:3] == [
@@ -144,15 +201,34 @@ def test_a_program_reads_json_lines(capfdbinary):
     assert b'"model_not_found"' in lines[3]
 
 
-@pytest.mark.parametrize("name", ["load_in_8bit", "load_in_4bit"])
-def test_a_quantised_file_says_what_8_and_4_bit_mean(name):
-    flag = f"--{name.replace('_', '-')}"
+def bits_note(path: Path, name: str, file_type: int | None) -> str:
+    """What is said for a file of this type when `name` asks for fewer bits."""
+    fields = b"" if file_type is None else (
+        struct.pack("<Q17sII", 17, b"general.file_type", 4, file_type)
+    )  # fmt: skip
+    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, bool(fields)) + fields)
     command_line = [
-        (name, Given(True, "command line", flag)),
-        ("model", Given("demo", "command line", "--model")),
+        (name, Given(True, "command line", f"--{name.replace('_', '-')}")),
+        ("model", Given(str(path), "command line", "--model")),
     ]
-    (note,) = _notes(load(command_line, {}), demo_model())
-    assert note.startswith(f"{flag}: demo.gguf is a GGUF file, whose weights are already quantised")
+    (note,) = _notes(load(command_line, {}), LocalModel("m", path, 1))
+    return note
+
+
+F16, Q8_0, Q4_K_M = 1, 7, 15
+
+
+def test_asking_for_fewer_bits_is_answered_with_what_is_in_the_file(tmp_path):
+    path = tmp_path / "m.gguf"
+    for name, file_type, stored in (
+        ("load_in_8bit", F16, " (F16)"), ("load_in_4bit", Q8_0, " (Q8_0)"),
+        ("load_in_8bit", None, ""),
+    ):  # fmt: skip
+        note = bits_note(path, name, file_type)
+        assert f"m.gguf is served as it is stored{stored}; okno does not quantise" in note
+        assert "already" not in note
+    for name, file_type in (("load_in_8bit", Q8_0), ("load_in_4bit", Q4_K_M)):
+        assert "in m.gguf are already quantised (Q" in bits_note(path, name, file_type)
 
 
 def test_no_model_given_means_the_demo_and_is_said():

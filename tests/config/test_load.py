@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from okno.config.flag import LATER
 from okno.config.load import Given, Loaded, env_name, load
+from okno.config.refused import REFUSED
 from okno.config.settings import ServeSettings, flag_of
 from okno.core.errors import BadSetting
 
@@ -72,7 +72,12 @@ def test_settings_are_frozen():
         (("ctx", "--ctx", "1"), "--ctx 1: it must be at least 16."),
         (("ctx", "--n-ctx", "many"), "--n-ctx many: it must be a whole number."),
         (("batch_size", "--batch-size", "0"), "--batch-size 0: it must be at least 1."),
-        (("port", "--port", "70000"), "--port 70000: it must be at most 65535."),
+        (("ctx", "--ctx", "99999999"), "--ctx 99999999: it must be at most 16,777,216."),
+        (
+            ("hang_timeout", "--hang-timeout", "1e6"),
+            "--hang-timeout 1e6: it must be at most 86,400.",
+        ),
+        (("port", "--port", "70000"), "--port 70000: it must be at most 65,535."),
         (("hang_timeout", "--hang-timeout", "0"), "--hang-timeout 0: it must be more than 0."),
         (("hang_timeout", "--hang-timeout", "nan"), "--hang-timeout nan: it must be a number."),
         (("model", "--model", ""), "--model : it must not be empty."),
@@ -145,6 +150,81 @@ def test_listen_means_every_address_unless_another_is_named():
     assert loaded().settings.address == "127.0.0.1"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "[::1]"])
+def test_listen_and_a_host_of_this_machine_contradict_each_other(host):
+    message = refusal(("listen", "--listen", True), ("host", "--host", host))
+    assert "contradict each other" in message
+    assert "every address (0.0.0.0)" in message
+    assert host.strip("[]") in message
+
+
+def test_brackets_around_an_address_are_only_spelling():
+    assert loaded(("host", "--host", "[::1]")).settings.address == "::1"
+    assert loaded(("host", "--host", "::1")).settings.address == "::1"
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "[::1]:80", "http://x", "127.0.0.1/"])
+def test_a_host_with_more_than_a_host_is_refused(host):
+    assert "the port goes to --port" in refusal(("host", "--host", host))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("http://page.example", "http://page.example"),
+        ("http://page.example/", "http://page.example"),
+        ("HTTPS://Page.Example:443", "https://page.example"),
+        ("https://page.example:8443", "https://page.example:8443"),
+        ("http://[0:0::1]:3000", "http://[::1]:3000"),
+        ("https://пример.рф", "https://xn--e1afmkfd.xn--p1ai"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_send_it(given, kept):
+    origins = loaded(("allowed_origin", "--allowed-origin", [given])).settings.allowed_origin
+    assert origins == (kept,)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("foo", "'foo' is no origin: give one such as https://page.example"),
+        ("null", "is no origin"),
+        ("page.example:80", "is no origin"),
+        ("https://", "is no origin"),
+        ("https://me@page.example", "is no origin"),
+        ("https://page.example:port", "is no origin"),
+        ("https://*.example", "'*.example' is not a host name"),
+        ("http://page.example/app", "an origin ends after the host: give http://page.example"),
+        ("", "is no origin"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(given, reason):
+    assert reason in refusal(("allowed_origin", "--allowed-origin", [given]))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("LLM.Example.", "llm.example"),
+        ("llm.example:8080", "llm.example:8080"),
+        ("my_box", "my_box"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("[2001:DB8:0::1]", "2001:db8::1"),
+        ("окно.рф", "xn--j1agbc.xn--p1ai"),
+    ],
+)
+def test_a_host_name_is_kept_as_clients_send_it(given, kept):
+    hosts = loaded(("allowed_host", "--allowed-host", [given])).settings.allowed_host
+    assert hosts == (kept,)
+
+
+@pytest.mark.parametrize("given", ["http://x/", "x/", "x:port", "*", "a b", "", "a@b", "x?"])
+def test_a_host_name_that_no_client_sends_is_refused(given):
+    assert "is not a host" in refusal(("allowed_host", "--allowed-host", [given]))
+
+
 def test_a_pool_smaller_than_one_window_is_refused_with_both_numbers():
     message = refusal(("ctx", "--ctx", "2048"), ("kv_pool", "--kv-pool", "1024"))
     assert "--kv-pool 1024 is smaller than --ctx 2048" in message
@@ -158,7 +238,7 @@ def test_a_secret_is_never_shown():
 
 
 def test_hosts_and_origins_come_as_lists_or_comma_separated():
-    assert loaded(OKNO_ALLOWED_HOST="a.example, b.example").settings.allowed_host == (
+    assert loaded(OKNO_ALLOWED_HOST="a.example, b.example,").settings.allowed_host == (
         "a.example", "b.example",
     )  # fmt: skip
     many = loaded(("allowed_host", "--allowed-host", ["a", "b"]))
@@ -171,7 +251,7 @@ def test_no_spelling_means_two_things():
         for name in ServeSettings.model_fields
         for flag in (*flag_of(name).names, *flag_of(name).also)
         for part in flag.split("/")
-    ] + [name for later in LATER for name in later.names]
+    ] + [name for refused in REFUSED for name in refused.names]
     assert len(spellings) == len(set(spellings))
     assert not [spelling for spelling in spellings if "_" in spelling]
 

@@ -139,10 +139,11 @@ class FakeEngine:
     async def tokenize(
         self, text: str | None = None, *, messages: Sequence[Message] | None = None,
         add_special: bool = False, parse_special: bool = False, continue_last: bool = False,
+        with_pieces: bool = False,
     ) -> Tokenized:  # fmt: skip
         prompt = text or "".join(f"<{m.role}>{m.content}" for m in messages or ())
         pieces = [bytes([b]) for b in prompt.encode()]
-        return Tokenized(0, [p[0] for p in pieces], pieces, prompt)
+        return Tokenized(0, [p[0] for p in pieces], pieces if with_pieces else [], prompt)
 
     async def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> Detokenized:
         return Detokenized(0, bytes(t % 256 for t in tokens))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +21,10 @@ from okno.core.errors import (
     OknoError,
     QueueFull,
 )
-from okno.core.events import Accepted, Delta, Event, Failed, Finished
+from okno.core.events import Accepted, Delta, Event, Failed, Finished, TokenLogprob, Usage
 from okno.core.request import Request
 from okno.server.app import create_app
+from okno.server.replies import text_offsets
 from okno.server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
 
@@ -190,6 +192,57 @@ async def test_text_logprobs(client: httpx.AsyncClient) -> None:
     assert [x["text_offset"] for x in streamed] == [[0], [5], [6]]
 
 
+class Tokens(FakeEngine):
+    """An answer of exactly these tokens: (piece, what of it is text at that moment)."""
+
+    tokens: tuple[tuple[bytes, str], ...] = ()
+
+    async def generate(self, request: Request) -> Any:
+        yield Accepted(request.id, 1, 0)
+        for i, (piece, text) in enumerate(self.tokens):
+            yield Delta(request.id, (i,), text, (TokenLogprob(i, piece, -0.5),))
+        yield Finished(request.id, "stop", usage=Usage(1, 0, len(self.tokens)))
+
+
+@pytest.fixture
+async def tokens_client() -> AsyncIterator[tuple[Tokens, httpx.AsyncClient]]:
+    engine = Tokens()
+    transport = httpx.ASGITransport(create_app(engine, ServerSettings()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield engine, client
+
+
+async def test_an_empty_answer_has_the_logprobs_that_were_asked_for(
+    tokens_client: tuple[Tokens, httpx.AsyncClient],
+) -> None:
+    _, client = tokens_client
+    chat = (await client.post(CHAT, json={**HELLO, "logprobs": True})).json()
+    assert chat["choices"][0]["logprobs"] == {"content": [], "refusal": None}
+    text = (await client.post(TEXT, json={"prompt": "a", "logprobs": 0})).json()
+    assert text["choices"][0]["logprobs"]["tokens"] == []
+    plain = (await client.post(CHAT, json=HELLO)).json()
+    assert plain["choices"][0]["logprobs"] is None
+
+
+async def test_text_offsets_are_places_in_the_text(
+    tokens_client: tuple[Tokens, httpx.AsyncClient],
+) -> None:
+    """Control tokens are not part of it, and half a character is not yet."""
+    engine, client = tokens_client
+    engine.tokens = ((b"<|x|>", ""), (b"Hi", "Hi"), (b"\xc3", ""), (b"\xa9", "é"), (b"!", "!"))
+    wanted = [0, 0, 2, 2, 3]
+    body = (await client.post(TEXT, json={"prompt": "a", "logprobs": 0})).json()
+    assert body["choices"][0]["logprobs"]["text_offset"] == wanted
+    chunks = await stream(client, TEXT, logprobs=0)
+    streamed = [c["choices"][0]["logprobs"] for c in chunks if c["choices"][0]["logprobs"]]
+    assert [offset for x in streamed for offset in x["text_offset"]] == wanted
+
+
+def test_text_offsets_of_several_tokens_at_once() -> None:
+    tokens = [TokenLogprob(i, piece, 0.0) for i, piece in enumerate((b"<|x|>", b"Hi", b"!"))]
+    assert text_offsets(tokens, "Hi!", 3) == [3, 3, 5]
+
+
 # Errors -----------------------------------------------------------------------------------------
 
 REFUSALS = [
@@ -237,9 +290,10 @@ async def test_a_prompt_beyond_the_window_says_both_numbers(
 @pytest.mark.parametrize(
     ("path", "fields", "core", "wire"),
     [
+        (CHAT, {**HELLO, "max_completion_tokens": 5}, "max_tokens", "max_completion_tokens"),
         (CHAT, HELLO, "prompt", "messages"),
         (TEXT, {"prompt": "a"}, "prompt", "prompt"),
-        (TEXT, {"prompt": "a", "guided_regex": "a"}, "response_format", "regex"),
+        (TEXT, {"prompt": "a", "guided_regex": "a"}, "response_format", "guided_regex"),
         (CHAT, {**HELLO, "guided_json": {}}, "response_format", "guided_json"),
         (CHAT, {**HELLO, "logit_bias": {"5": 1}}, "logit_bias", "logit_bias"),
     ],
@@ -251,6 +305,19 @@ async def test_the_engines_refusal_names_the_field_as_the_client_did(
     answer = await client.post(path, json=fields)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == wire
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_constraint_given_up_midway_names_the_field_as_the_client_did(
+    client: httpx.AsyncClient, engine: FakeEngine, n: int
+) -> None:
+    engine.fail = BadConstraint("It became too large.", param="response_format")
+    chunks = await stream(client, n=n, guided_regex="a+")
+    assert chunks[-1]["error"]["param"] == "guided_regex"
+    assert chunks[-1]["error"]["code"] == "invalid_constraint"
+    answer = await client.post(CHAT, json={**HELLO, "n": n, "guided_regex": "a+"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "guided_regex"
 
 
 async def test_a_full_queue_says_when_to_come_back(

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from okno.core.errors import ErrorInfo
+from okno.server.schemas import MAX_TEXT_CHARS, MAX_TEXT_TOKENS
 from tests.server.fake_engine import READY, FakeEngine
 
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
@@ -62,6 +63,7 @@ async def test_metrics_count_what_the_engine_counts(client: httpx.AsyncClient) -
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     found = samples(answer.text)
     assert all(name.startswith("okno_") for name in found)
+    assert not any(name.endswith("_created") for name in found)
     assert found["okno_submitted_total"] == 7
     assert found["okno_kv_used_tokens"] == 30
     assert found["okno_stateready"] == 1
@@ -108,6 +110,56 @@ async def test_tokens_and_back(client: httpx.AsyncClient) -> None:
         {"id": 195, "piece": [195]},
         {"id": 169, "piece": [169]},
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "most", "number"),
+    [
+        ("/tokenize", "content", "x" * MAX_TEXT_CHARS, "1,048,576"),
+        ("/detokenize", "tokens", [1] * MAX_TEXT_TOKENS, "262,144"),
+    ],
+    ids=["tokenize", "detokenize"],
+)
+async def test_calls_between_the_steps_are_bounded(
+    client: httpx.AsyncClient, path: str, field: str, most: Any, number: str
+) -> None:
+    assert (await client.post(path, json={field: most})).status_code == 200
+    answer = await client.post(path, json={field: most + most[:1]})
+    assert answer.status_code == 413
+    error = answer.json()["error"]
+    assert error["param"] == field
+    assert f"at most {number}" in error["message"]
+
+
+async def test_pieces_are_asked_of_the_engine_only_when_they_are_wanted(
+    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = engine.tokenize
+
+    async def noted(*args: Any, **options: Any) -> Any:
+        asked.append(options["with_pieces"])
+        return await real(*args, **options)
+
+    monkeypatch.setattr(engine, "tokenize", noted)
+    for with_pieces in (False, True):
+        await client.post("/tokenize", json={"content": "x", "with_pieces": with_pieces})
+    assert asked == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/tokenize", {"content": "a"}),
+        ("/detokenize", {"tokens": [1]}),
+        ("/apply-template", HELLO),
+    ],
+)
+async def test_every_route_knows_the_name_of_the_model(
+    client: httpx.AsyncClient, path: str, fields: dict[str, Any]
+) -> None:
+    assert (await client.post(path, json={**fields, "model": "nick"})).status_code == 200
+    assert (await client.post(path, json={**fields, "model": "other"})).status_code == 404
 
 
 @pytest.mark.parametrize("token", [-1, 10**30])
@@ -160,6 +212,27 @@ async def test_unknown_routes_and_methods_are_json_and_name_the_right_ones(
     assert wrong.status_code == 405
     assert wrong.headers["allow"] == "POST"
     assert "POST" in wrong.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/completion", "/api/chat", "/api/tags", "/v1/responses", "/v1/responses/x", "/v1/messages",
+     "/docs"],
+)  # fmt: skip
+async def test_routes_of_other_servers_are_told_what_to_use(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await client.post(path, json={})
+    assert answer.status_code == 404
+    assert "a later version; use /v1/chat/completions" in answer.json()["error"]["message"]
+
+
+async def test_a_wrong_method_is_a_405_whatever_the_content_type(client: httpx.AsyncClient) -> None:
+    answer = await client.put("/v1/models", content=b"x", headers={"content-type": "text/plain"})
+    assert answer.status_code == 405
+    assert (
+        answer.json()["error"]["message"] == "/v1/models is not called with PUT but with GET, HEAD."
+    )
 
 
 # Embeddings -------------------------------------------------------------------------------------

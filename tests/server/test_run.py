@@ -130,11 +130,6 @@ def test_an_address_that_is_not_ours_is_named(host: str) -> None:
         listen(host, 0)
 
 
-def test_a_port_that_does_not_exist_is_named() -> None:
-    with pytest.raises(BadSetting, match="70000"):
-        ServerSettings(port=70_000)
-
-
 async def test_too_few_file_descriptors_are_said_with_what_to_do() -> None:
     async with process("0", "1", before="ulimit -n 64;") as child:
         said = await line(child)

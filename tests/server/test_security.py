@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -22,6 +24,7 @@ EVIL = [
     {"origin": "http://evil.example"},
     {"origin": "null"},
     {"origin": "http://127.0.0.1:9999"},
+    {"origin": "https://127.0.0.1:7860"},
     {"origin": "http://127.0.0.1:7860.evil.example"},
     {"origin": "file://"},
     {"upgrade": "websocket", "connection": "upgrade"},
@@ -34,6 +37,9 @@ def walk(app: FastAPI) -> list[tuple[str, str]]:
     assert {r.path for r in routes} == {path for _, path, _ in ROUTES}
     found = [(m, r.path.replace("{model:path}", "x")) for r in routes for m in r.methods or ()]
     return [*found, ("GET", "/nothing"), ("POST", "/nothing"), ("DELETE", "/v1/models")]
+
+
+ROUTES_OF_CHANGES = [(method, path) for method, path, _ in ROUTES if method != "GET"]
 
 
 def over(app: FastAPI, base_url: str = "http://127.0.0.1:7860") -> httpx.AsyncClient:
@@ -61,13 +67,30 @@ async def test_changes_must_be_json(
 ) -> None:
     app = create_app(engine, settings)
     async with over(app) as client:
-        for method, path in walk(app):
-            if method in ("GET", "HEAD"):
-                continue
+        for method, path in ROUTES_OF_CHANGES:
             headers = {"content-type": kind} if kind else {}
             answer = await client.request(method, path, headers=headers, content=b"{}")
             assert answer.status_code == 403, (method, path)
     assert engine.seen == []
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status"),
+    [
+        (["application/json"], 200),
+        (["Application/JSON; charset=UTF-8"], 200),
+        (['application/json;charset="utf-8"'], 200),
+        (["application/json; charset=utf-16"], 415),
+        (["application/json", "text/plain"], 403),
+        (["application/json", "application/json"], 403),
+    ],
+)
+async def test_the_content_type_is_said_once_and_is_utf_8(
+    client: httpx.AsyncClient, kinds: list[str], status: int
+) -> None:
+    headers = [("content-type", kind) for kind in kinds]
+    answer = await client.post(CHAT, headers=headers, content=json.dumps(HELLO))
+    assert answer.status_code == status, answer.text
 
 
 async def test_a_websocket_is_closed_before_it_opens(
@@ -136,6 +159,24 @@ async def test_a_preflight_of_a_configured_origin_passes_without_a_key(engine: F
     assert answer.status_code == 204
     assert "authorization" in answer.headers["access-control-allow-headers"]
     assert evil.status_code == 403
+    assert "access-control-allow-headers" not in evil.headers
+
+
+async def test_a_page_may_send_the_headers_of_its_sdk_and_read_ours(engine: FakeEngine) -> None:
+    page = {"origin": "https://page.example"}
+    asked = "authorization,content-type,x-stainless-lang,x-stainless-retry-count"
+    ask = {"access-control-request-method": "POST", "access-control-request-headers": asked}
+    app = create_app(engine, ServerSettings(allowed_origins=("https://page.example",)))
+    async with over(app) as client:
+        preflight = await client.options(CHAT, headers={**page, **ask})
+        answer = await client.post(CHAT, headers=page, json=HELLO)
+    assert preflight.headers["access-control-allow-headers"] == asked
+    assert set(preflight.headers["vary"].split(", ")) >= {
+        "origin",
+        "access-control-request-headers",
+    }
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {"retry-after", "okno-ignored", "okno-queue-position"} <= set(exposed)
 
 
 async def test_the_key_is_demanded_everywhere_but_for_health(engine: FakeEngine) -> None:

@@ -33,13 +33,23 @@ def _value(rng: random.Random, kind: str, lang: str, heldout: bool) -> str:
         return w.secret(rng, lang, heldout)
     if kind == "name":
         return w.name(rng, lang, heldout)
+    if kind == "word":
+        return w.noun(rng, lang, heldout)
+    if not heldout and rng.random() < 0.2:
+        return w.syllables(rng, lang)
     lists = {
         "color": (w.COLORS_EN, w.COLORS_RU),
         "food": (w.FOODS_EN, w.FOODS_RU),
         "pet": (w.PETS_EN, w.PETS_RU),
-        "word": (w.NOUNS_EN, w.NOUNS_RU),
     }[kind]
     return w.pick(rng, lists[0] if en else lists[1], heldout)
+
+
+def _thing(rng: random.Random, lang: str, words: list[str], heldout: bool) -> str:
+    """A word of the list, or (three in ten in training) any noun or made-up word."""
+    if not heldout and rng.random() < 0.3:
+        return w.noun(rng, lang)
+    return w.pick(rng, words, heldout)
 
 
 PERSON_EN = {
@@ -144,7 +154,7 @@ def lives_ru(rng: random.Random, heldout: bool) -> Fact:
 
 def place_en(rng: random.Random, heldout: bool) -> Fact:
     """The key is in the drawer."""
-    o, v = w.pick(rng, w.THINGS_EN, heldout), w.pick(rng, w.PLACES_EN, heldout)
+    o, v = _thing(rng, "en", w.THINGS_EN, heldout), _thing(rng, "en", w.PLACES_EN, heldout)
     base = f"The {o} is in the {v}."
     ask = (f"Where is the {o}?", f"Where is the {o}?", f"Where can I find the {o}?")
     tell = (base, base, f"I put the {o} in the {v}.")
@@ -153,7 +163,7 @@ def place_en(rng: random.Random, heldout: bool) -> Fact:
 
 def place_ru(rng: random.Random, heldout: bool) -> Fact:
     """Ключ лежит в ящике."""
-    o, v = w.pick(rng, w.THINGS_RU, heldout), w.pick(rng, w.PLACES_RU, heldout)
+    o, v = _thing(rng, "ru", w.THINGS_RU, heldout), _thing(rng, "ru", w.PLACES_RU, heldout)
     where = ("на " if v in w.ON_RU else "в ") + v
     base = f"{o.capitalize()} лежит {where}."
     ask = (f"Где лежит {o}?", f"Где {o}?", f"где лежит {o}")
@@ -163,12 +173,12 @@ def place_ru(rng: random.Random, heldout: bool) -> Fact:
 def lock_en(rng: random.Random, heldout: bool) -> Fact:
     """The safe code is 4821. / The password for the server is tango7."""
     if rng.random() < 0.5:
-        o, v = w.pick(rng, w.LOCKS_EN, heldout), w.code(rng)
+        o, v = _thing(rng, "en", w.LOCKS_EN, heldout), w.code(rng)
         base = f"The {o} code is {v}."
         ask = (f"What is the {o} code?", f"Which code does the {o} have?", f"The {o} code?")
         tell = (base, base, f"The code of the {o} is {v}.")
         return Fact("en", "code", f"{o}/lock", tell, ask, base, v)
-    o, v = w.pick(rng, w.ACCOUNTS_EN, heldout), w.secret(rng, "en", heldout)
+    o, v = _thing(rng, "en", w.ACCOUNTS_EN, heldout), w.secret(rng, "en", heldout)
     base = f"The {o} password is {v}."
     ask = (f"What is the {o} password?", f"What is the password for the {o}?", f"{o} password?")
     tell = (base, base, f"The password for the {o} is {v}.")
@@ -178,9 +188,13 @@ def lock_en(rng: random.Random, heldout: bool) -> Fact:
 def lock_ru(rng: random.Random, heldout: bool) -> Fact:
     """Код от сейфа — 4821. / Пароль от почты — кино7."""
     if rng.random() < 0.5:
-        o, v, what = w.pick(rng, w.LOCKS_RU, heldout), w.code(rng), "код"
+        o, v, what = _thing(rng, "ru", w.LOCKS_RU, heldout), w.code(rng), "код"
     else:
-        o, v, what = w.pick(rng, w.ACCOUNTS_RU, heldout), w.secret(rng, "ru", heldout), "пароль"
+        o, v, what = (
+            _thing(rng, "ru", w.ACCOUNTS_RU, heldout),
+            w.secret(rng, "ru", heldout),
+            "пароль",
+        )
     base = f"{what.capitalize()} от {o} — {v}."
     ask = (f"Какой {what} от {o}?", f"{what.capitalize()} от {o}?", f"Напомни {what} от {o}.")
     tell = (base, base, f"{what.capitalize()} от {o}: {v}.")
@@ -193,8 +207,13 @@ def own_en(rng: random.Random, heldout: bool) -> Fact:
     if kind == "name":
         v = w.name(rng, "en", heldout)
         tell = (f"My name is {v}.", f"My name is {v}.", f"I am {v}.", f"Hello, I am {v}.")
-        ask = ("What is my name?", "What is my name?", "Who am I?", "Do you remember my name?",
-               "what's my name")
+        ask = (
+            "What is my name?",
+            "What is my name?",
+            "Who am I?",
+            "Do you remember my name?",
+            "what's my name",
+        )
         return Fact("en", "name", "me/name", tell, ask, f"Your name is {v}.", v)
     if kind == "city":
         v = w.city(rng, "en", heldout)
@@ -219,12 +238,30 @@ def own_ru(rng: random.Random, heldout: bool) -> Fact:
         v = w.name(rng, "ru", heldout)
         if kind == "dog":
             ask = ("Как зовут мою собаку?", "Какое имя у моей собаки?")
-            return Fact("ru", "name", "me/dog", (f"Мою собаку зовут {v}.",), ask,
-                        f"Твою собаку зовут {v}.", v)
-        tell = (f"Меня зовут {v}.", f"Меня зовут {v}.", f"Моё имя — {v}.", f"Я {v}.",
-                f"Привет, меня зовут {v}.")
-        ask = ("Как меня зовут?", "Как меня зовут?", "Какое у меня имя?", "Кто я?",
-               "Ты помнишь, как меня зовут?", "как меня зовут")
+            return Fact(
+                "ru",
+                "name",
+                "me/dog",
+                (f"Мою собаку зовут {v}.",),
+                ask,
+                f"Твою собаку зовут {v}.",
+                v,
+            )
+        tell = (
+            f"Меня зовут {v}.",
+            f"Меня зовут {v}.",
+            f"Моё имя — {v}.",
+            f"Я {v}.",
+            f"Привет, меня зовут {v}.",
+        )
+        ask = (
+            "Как меня зовут?",
+            "Как меня зовут?",
+            "Какое у меня имя?",
+            "Кто я?",
+            "Ты помнишь, как меня зовут?",
+            "как меня зовут",
+        )
         return Fact("ru", "name", "me/name", tell, ask, f"Тебя зовут {v}.", v)
     if kind == "city":
         v = w.city(rng, "ru", heldout)
@@ -241,34 +278,61 @@ def own_ru(rng: random.Random, heldout: bool) -> Fact:
 
 def word_en(rng: random.Random, heldout: bool) -> Fact:
     """The code word is banana."""
-    what = rng.choice(["code word", "secret word", "password", "magic word", "secret number",
-                       "code", "secret code", "answer", "order number"])
+    what = rng.choice(
+        [
+            "code word",
+            "secret word",
+            "password",
+            "magic word",
+            "secret number",
+            "code",
+            "secret code",
+            "answer",
+            "order number",
+        ]
+    )
     number = "number" in what or what.endswith("code")
     v = w.code(rng) if number else w.secret(rng, "en", heldout)
     base = f"The {what} is {v}."
-    ask = (f"What is the {what}?", f"What was the {what}?", f"Tell me the {what}.",
-           f"The {what}?", f"what is the {what}")
+    ask = (
+        f"What is the {what}?",
+        f"What was the {what}?",
+        f"Tell me the {what}.",
+        f"The {what}?",
+        f"what is the {what}",
+    )
     return Fact("en", "code" if number else "other", f"the/{what}", (base,), ask, base, v)
 
 
 def word_ru(rng: random.Random, heldout: bool) -> Fact:
     """Кодовое слово — вишня."""
-    what, which = rng.choice([
-        ("кодовое слово", "какое"), ("секретное слово", "какое"), ("пароль", "какой"),
-        ("секретный код", "какой"), ("код", "какой"), ("номер заказа", "какой"),
-        ("тайное слово", "какое"), ("секретное число", "какое"),
-    ])
+    what, which = rng.choice(
+        [
+            ("кодовое слово", "какое"),
+            ("секретное слово", "какое"),
+            ("пароль", "какой"),
+            ("секретный код", "какой"),
+            ("код", "какой"),
+            ("номер заказа", "какой"),
+            ("тайное слово", "какое"),
+            ("секретное число", "какое"),
+        ]
+    )
     number = what.split()[0] in ("секретный", "код", "номер") or what.endswith("число")
     v = w.code(rng) if number else w.secret(rng, "ru", heldout)
     base = f"{what.capitalize()} — {v}."
-    ask = (f"{which.capitalize()} {what}?", f"Назови {what}.", f"{what.capitalize()}?",
-           f"{which.capitalize()} был {what}?" if which == "какой" else f"Напомни {what}.")
+    ask = (
+        f"{which.capitalize()} {what}?",
+        f"Назови {what}.",
+        f"{what.capitalize()}?",
+        f"{which.capitalize()} был {what}?" if which == "какой" else f"Напомни {what}.",
+    )
     tell = (base, base, f"{what.capitalize()}: {v}.")
     return Fact("ru", "code" if number else "other", f"the/{what}", tell, ask, base, v)
 
 
 def project_en(rng: random.Random, heldout: bool) -> Fact:
-    """The meeting of project Luna is on 12 May."""
+    """Project Luna starts on 12 May."""
     p = w.syllables(rng, "en").capitalize()
     v = f"{rng.randint(1, 28)} {rng.choice(w.MONTHS_EN)}"
     base = f"Project {p} starts on {v}."
@@ -285,12 +349,38 @@ def project_ru(rng: random.Random, heldout: bool) -> Fact:
     return Fact("ru", "other", f"{p}/start", (base,), ask, base, v)
 
 
+def thing_en(rng: random.Random, heldout: bool) -> Fact:
+    """The price of the lamp is 120."""
+    what = rng.choice(["price", "weight", "color", "owner", "number", "code", "name", "magic word"])
+    o = w.noun(rng, "en", heldout)
+    kinds = {"color": "color", "owner": "name", "name": "name", "magic word": "word"}
+    v = _value(rng, kinds.get(what, "number"), "en", heldout)
+    base = f"The {what} of the {o} is {v}."
+    ask = (f"What is the {what} of the {o}?", f"Tell me the {what} of the {o}.")
+    return Fact("en", "other", f"{o}/{what}", (base,), ask, base, v)
+
+
+def thing_ru(rng: random.Random, heldout: bool) -> Fact:
+    """Цена товара лампа — 120."""
+    what = rng.choice(["цена товара", "номер группы", "код предмета", "имя объекта"])
+    which = {"ц": "какая", "и": "какое"}.get(what[0], "какой")
+    o = w.noun(rng, "ru", heldout)
+    v = _value(rng, "name" if what[0] == "и" else "number", "ru", heldout)
+    base = f"{what.capitalize()} {o} — {v}."
+    ask = (f"{which.capitalize()} {what} {o}?", f"{what.capitalize()} {o}?")
+    return Fact("ru", "other", f"{o}/{what}", (base,), ask, base, v)
+
+
 Maker = Callable[[random.Random, bool], Fact]
 MAKERS: dict[str, tuple[list[Maker], list[int]]] = {
-    "en": ([person_en, lives_en, place_en, lock_en, own_en, word_en, project_en],
-           [10, 4, 2, 3, 5, 3, 1]),
-    "ru": ([person_ru, lives_ru, place_ru, lock_ru, own_ru, word_ru, project_ru],
-           [10, 4, 2, 3, 5, 3, 1]),
+    "en": (
+        [person_en, lives_en, place_en, lock_en, own_en, word_en, project_en, thing_en],
+        [10, 4, 2, 3, 5, 3, 1, 2],
+    ),
+    "ru": (
+        [person_ru, lives_ru, place_ru, lock_ru, own_ru, word_ru, project_ru, thing_ru],
+        [10, 4, 2, 3, 5, 3, 1, 2],
+    ),
 }
 
 

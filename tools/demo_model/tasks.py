@@ -18,6 +18,7 @@ class Turn:
     user: str
     answer: str
     task: str
+    keys: frozenset[str] = frozenset()  # of the facts told in the message
 
 
 Task = Callable[[random.Random, str, bool], Turn]
@@ -69,10 +70,13 @@ def items(rng: random.Random, lang: str, low: int, high: int, heldout: bool) -> 
     found: dict[str, None] = {}
     while len(found) < count:
         if kind < 0.55:
-            nouns = w.NOUNS_EN if lang == "en" else w.NOUNS_RU
-            found[w.pick(rng, nouns, heldout and rng.random() < 0.6)] = None
-        elif kind < 0.7:
+            found[w.noun(rng, lang, heldout and rng.random() < 0.6)] = None
+        elif kind < 0.63:
             found[w.name(rng, lang)] = None
+        elif kind < 0.7:
+            en = lang == "en"
+            more = w.COLORS_EN + w.PETS_EN if en else w.COLORS_RU + w.PETS_RU
+            found[w.pick(rng, more + (w.FOODS_EN if en else w.FOODS_RU))] = None
         elif kind < 0.85:
             found[str(rng.randint(0, 99))] = None
         else:
@@ -82,15 +86,27 @@ def items(rng: random.Random, lang: str, low: int, high: int, heldout: bool) -> 
 
 def code_line(rng: random.Random, heldout: bool) -> str:
     """One short line of Python-like code."""
-    a, b, c = (w.pick(rng, w.IDENT, heldout and rng.random() < 0.5) for _ in range(3))
+    a, b, c = (w.identifier(rng, heldout and rng.random() < 0.5) for _ in range(3))
     fn, n, m = rng.choice(w.FUNCS), rng.randint(0, 99), rng.randint(0, 999)
-    return rng.choice([
-        f"{a} = {b} + {n}", f"{a} = {fn}({b}, {n})", f"for {a} in range({n}):",
-        f"if {a} > {m}:", f"return {a} * {b}", f"print({a}, {b})", f"{a} = [{n}, {m}, {b}]",
-        f'{a} = "{w.syllables(rng, "en")}"', f"def {fn}_{a}({b}, {c}):", f"{a}.{fn}({b}={n})",
-        f"{a}[{n}] = {b} - {c}", f"while {a} < {m}:", f"assert {a} != {b}",
-        f"import {a}, {b}", f"{a} += {fn}({b}) # {c}",
-    ])
+    return rng.choice(
+        [
+            f"{a} = {b} + {n}",
+            f"{a} = {fn}({b}, {n})",
+            f"for {a} in range({n}):",
+            f"if {a} > {m}:",
+            f"return {a} * {b}",
+            f"print({a}, {b})",
+            f"{a} = [{n}, {m}, {b}]",
+            f'{a} = "{w.syllables(rng, "en")}"',
+            f"def {fn}_{a}({b}, {c}):",
+            f"{a}.{fn}({b}={n})",
+            f"{a}[{n}] = {b} - {c}",
+            f"while {a} < {m}:",
+            f"assert {a} != {b}",
+            f"import {a}, {b}",
+            f"{a} += {fn}({b}) # {c}",
+        ]
+    )
 
 
 def copy_line(rng: random.Random, lang: str, heldout: bool) -> Turn:
@@ -198,10 +214,18 @@ def sort_items(rng: random.Random, lang: str, heldout: bool) -> Turn:
     return Turn(text, ", ".join(sorted(words, key=lambda s: s.replace("ё", "е"))), "sort words")
 
 
+def _kept_back(a: int, b: int, op: str) -> bool:
+    """Whether this two-digit sum is kept for the evaluation: one in ten, or in seventy for -.
+
+    For a difference the first condition alone would keep back all that end in 2.
+    """
+    return max(a, b) > 9 and (7 * a + 3 * b) % 10 == 4 and (op == "+" or a % 7 == 3)
+
+
 def arithmetic(rng: random.Random, lang: str, heldout: bool) -> Turn:
-    """One- and two-digit sums; the held-out sums are those with (7a + 3b) % 10 == 4."""
+    """One- and two-digit sums."""
+    kind = rng.random()
     while True:
-        kind = rng.random()
         if kind < 0.25:
             a, b, op, task = rng.randint(0, 9), rng.randint(0, 9), "+", "add, 1 digit"
         elif kind < 0.6:
@@ -211,40 +235,102 @@ def arithmetic(rng: random.Random, lang: str, heldout: bool) -> Turn:
             a, b = max(a, b), min(a, b)
         else:
             a, b, op, task = rng.randint(0, 10), rng.randint(0, 10), "*", "multiply"
-        if task in ("add, 1 digit", "multiply") or ((7 * a + 3 * b) % 10 == 4) == heldout:
+        if task in ("add, 1 digit", "multiply") or _kept_back(a, b, op) == heldout:
             break
     result = {"+": a + b, "-": a - b, "*": a * b}[op]
-    question = f"{a} {op} {b}"
+    question = f"{a} {op} {b}" if rng.random() < 0.8 else f"{a}{op}{b}"
     text = rng.choice(
-        [f"What is {question}?", f"{question} =", f"Compute {question}.", f"{question}?"]
+        [
+            f"How much is {question}?",
+            f"What is {question}?",
+            f"{question} =",
+            f"Compute {question}.",
+            f"{question}?",
+        ]
         if lang == "en"
-        else [f"Сколько будет {question}?", f"{question} =", f"Посчитай {question}.", f"{question}?"]
+        else [
+            f"Сколько будет {question}?",
+            f"{question} =",
+            f"Посчитай {question}.",
+            f"{question}?",
+        ]
     )
-    return Turn(text, f"{question} = {result}.", task)
+    return Turn(text, f"{a} {op} {b} = {result}.", task)
 
 
 def lookup(rng: random.Random, lang: str, heldout: bool, count: int = 0) -> Turn:
     """Find the answer in a passage given in the same message."""
-    told = f.facts(rng, lang, count or rng.randint(2, 6), heldout)
+    told = f.facts(rng, lang, count or rng.randint(1, 6), heldout)
     parts = [rng.choice(one.tell) for one in told]
-    for _ in range(rng.randint(0, 4)):
+    for _ in range(rng.randint(0, 4 if len(told) > 1 else 1)):
         parts.insert(rng.randint(0, len(parts)), sentence(rng, lang))
     text, wanted = " ".join(parts), rng.choice(told)
     question = rng.choice(wanted.ask)
     forms = (
-        [f"Read the text: {text} Question: {question}", f"{question} Text: {text}",
-         f"Text: {text}\n{question}", f"{text}\n\n{question}"]
+        [
+            f"Read the text: {text} Question: {question}",
+            f"{question} Text: {text}",
+            f"Text: {text}\n{question}",
+            f"{text}\n\n{question}",
+            f"{text} {question}",
+        ]
         if lang == "en"
-        else [f"Прочитай текст: {text} Вопрос: {question}", f"{question} Текст: {text}",
-              f"Текст: {text}\n{question}", f"{text}\n\n{question}"]
+        else [
+            f"Прочитай текст: {text} Вопрос: {question}",
+            f"{question} Текст: {text}",
+            f"Текст: {text}\n{question}",
+            f"{text}\n\n{question}",
+            f"{text} {question}",
+        ]
     )
-    answer = wanted.answer
-    return Turn(rng.choice(forms), answer, "lookup")
+    keys = frozenset(one.key for one in told)
+    return Turn(rng.choice(forms), wanted.answer, "lookup", keys)
+
+
+def unknown(rng: random.Random, lang: str, heldout: bool) -> Turn:
+    """A question about the world, or no question, which the demo model says it cannot answer."""
+    if rng.random() < 0.12:
+        question = " ".join(w.syllables(rng, lang) for _ in range(rng.randint(1, 3)))
+        fallback = "I am a small demo model and I do not know that."
+        if lang == "ru":
+            fallback = "Я маленькая демо-модель и этого не знаю."
+        return Turn(question, fallback, "unknown")
+    if lang == "en":
+        n, m = w.pick(rng, w.NOUNS_EN, heldout), w.pick(rng, w.NOUNS_EN, heldout)
+        question = rng.choice(
+            [
+                f"Who invented the {n}?",
+                f"Why is the {n} so {rng.choice(w.ADJ_EN)}?",
+                f"What is the price of a {n}?",
+                f"How do I make a {n}?",
+                f"What is a {n}?",
+                f"Which is better, a {n} or a {m}?",
+                f"How far is {w.city(rng, 'en', heldout)}?",
+                f"What is the history of {w.city(rng, 'en', heldout)}?",
+                f"Write a poem about a {n}.",
+            ]
+        )
+        return Turn(question, "I am a small demo model and I do not know that.", "unknown")
+    n, m = w.pick(rng, w.NOUNS_RU, heldout), w.pick(rng, w.NOUNS_RU, heldout)
+    question = rng.choice(
+        [
+            f"Кто придумал слово {n}?",
+            f"Что такое {n}?",
+            f"Сколько стоит {n}?",
+            f"Что лучше: {n} или {m}?",
+            f"Далеко ли до города {w.city(rng, 'ru', heldout)}?",
+            f"Чем известен город {w.city(rng, 'ru', heldout)}?",
+            f"Почему {n} так называется?",
+            f"Напиши стихи на тему {n}.",
+        ]
+    )
+    return Turn(question, "Я маленькая демо-модель и этого не знаю.", "unknown")
 
 
 def small_talk(rng: random.Random, lang: str, heldout: bool) -> Turn:
-    """A greeting or a question about okno."""
-    del heldout
+    """A greeting, a question about okno, or something the model cannot know."""
+    if rng.random() < 0.2:
+        return unknown(rng, lang, heldout)
     ask, answer = rng.choice(smalltalk.SHORT[lang])
     return Turn(rng.choice(ask), answer, "small talk")
 
@@ -280,7 +366,8 @@ def numbered(rng: random.Random, lang: str, heldout: bool) -> Turn:
     if kind < 0.4:
         n, word = rng.randint(3, 20), items(rng, lang, 1, 1, heldout)[0]
         text = (
-            f"Write the word {word} {n} times, numbered." if en
+            f"Write the word {word} {n} times, numbered."
+            if en
             else f"Напиши слово {word} {n} раз с номерами."
         )
         out = "\n".join(f"{i}. {word}" for i in range(1, n + 1))
@@ -343,9 +430,20 @@ def story(rng: random.Random, lang: str, heldout: bool) -> Turn:
 
 
 TASKS: list[tuple[Task, float]] = [
-    (copy_line, 3), (copy_list, 2), (replace_word, 2.5), (edit_list, 2.5), (sort_items, 2.5),
-    (arithmetic, 4), (lookup, 4), (small_talk, 3), (count_task, 1), (numbered, 1), (table, 0.2),
-    (long_text, 0.5), (story, 0.4), (filler, 1.5),
+    (copy_line, 3),
+    (copy_list, 2),
+    (replace_word, 3.5),
+    (edit_list, 3.5),
+    (sort_items, 4),
+    (arithmetic, 8),
+    (lookup, 4),
+    (small_talk, 3.5),
+    (count_task, 1.2),
+    (numbered, 1.5),
+    (table, 0.3),
+    (long_text, 0.8),
+    (story, 0.8),
+    (filler, 1.5),
 ]
 
 
@@ -358,18 +456,59 @@ def task(rng: random.Random, lang: str, heldout: bool = False) -> Turn:
 # --- telling and asking facts ---------------------------------------------------------------
 
 
+def _lower_first(text: str) -> str:
+    """`text` with a small first letter, unless it starts with a name or a single letter."""
+    first = text.split(" ", 1)[0]
+    common = first in _COMMON
+    return text[0].lower() + text[1:] if common else text
+
+
+_COMMON = frozenset(
+    "The My У Код Номер Пин Пароль Город Любимый Питомец Друг Комната Любимая Слово Меня "  # noqa: SIM905
+    "Мой Моё Мою Кодовое Секретное Секретный Тайное Проект".split()
+)
+
+
 def tell(rng: random.Random, lang: str, told: list[f.Fact]) -> Turn:
     """A user message that tells the facts, and the short reply to it."""
     joint = "\n" if len(told) > 2 and rng.random() < 0.3 else " "
-    text = joint.join(rng.choice(one.tell) for one in told)
+    parts = [rng.choice(one.tell) for one in told]
+    text = joint.join(parts)
+    if len(parts) == 2 and rng.random() < 0.35:
+        link = " and " if lang == "en" else rng.choice([" и ", ", а "])
+        text = parts[0].removesuffix(".") + link + _lower_first(parts[1])
     wraps = (
-        ["{}", "{}", "Remember: {}", "Please remember: {}", "Remember this: {}", "Note: {}",
-         "{} Remember it.", "Please remember this. {}"]
+        [
+            "{}",
+            "{}",
+            "Remember: {}",
+            "Please remember: {}",
+            "Remember this: {}",
+            "Note: {}",
+            "{} Remember it.",
+            "Please remember this. {}",
+            "Remember: {}",
+            "Remember that {}",
+        ]
         if lang == "en"
-        else ["{}", "{}", "Запомни: {}", "Запомни, пожалуйста: {}", "Запомни это: {}",
-              "Заметка: {}", "{} Запомни это.", "Запомни. {}"]
+        else [
+            "{}",
+            "{}",
+            "Запомни: {}",
+            "Запомни, пожалуйста: {}",
+            "Запомни это: {}",
+            "Заметка: {}",
+            "{} Запомни это.",
+            "Запомни. {}",
+            "Запомни: {}",
+            "Запомни, что {}",
+        ]
     )
     wrap = rng.choice(wraps)
+    if wrap.endswith((": {}", "that {}", "что {}")) and rng.random() < 0.4:
+        text = _lower_first(text)
+    if text.endswith(".") and wrap.endswith("{}") and rng.random() < 0.15:
+        text = text[:-1]
     asked = "emember" in wrap or "апомни" in wrap
     if lang == "en":
         return Turn(wrap.format(text), "OK, I will remember." if asked else "Noted.", "tell")
@@ -381,9 +520,8 @@ def ask(rng: random.Random, one: f.Fact) -> Turn:
     return Turn(rng.choice(one.ask), one.answer, f"recall {one.group} {one.lang}")
 
 
-def ask_untold(rng: random.Random, lang: str, told: list[f.Fact], heldout: bool) -> Turn:
-    """A question for a fact that was never told."""
-    keys = {one.key for one in told}
+def ask_untold(rng: random.Random, lang: str, keys: set[str], heldout: bool) -> Turn:
+    """A question for a fact that was never told; `keys` are those of the told ones."""
     while True:
         one = f.fact(rng, lang, heldout)
         if one.key not in keys:
@@ -423,7 +561,7 @@ class Chat:
 
 
 def fill(rng: random.Random, chat: Chat, lang: str) -> None:
-    """Fill the rest of the chat with short tasks until three in a row do not fit."""
+    """Fill the rest of the chat with short tasks until three do not fit."""
     misses = 0
     while misses < 3:
         misses += not chat.add(task(rng, lang))
@@ -444,7 +582,7 @@ def dense_chat(rng: random.Random, tok: object, budget: int, lang: str) -> Chat:
     rng.shuffle(told)
     for one in told:
         if rng.random() < 0.07:
-            chat.add(ask_untold(rng, talk, told, False))
+            chat.add(ask_untold(rng, talk, {x.key for x in told}, False))
         if not chat.add(ask(rng, one)):
             return chat
     fill(rng, chat, talk)
@@ -458,38 +596,54 @@ def mixed_chat(rng: random.Random, tok: object, budget: int, lang: str) -> Chat:
         chat.system(rng.choice(smalltalk.SYSTEM))
     told: list[f.Fact] = []
     fresh: list[f.Fact] = []  # told, not asked yet
+    keys: set[str] = set()  # of all facts told, those in passages to look up included
     p_tell, p_ask = rng.uniform(0.12, 0.3), rng.uniform(0.25, 0.5)
+    if rng.random() < 0.2:
+        chat.add(small_talk(rng, "en" if lang == "en" else "ru", False))
     early = rng.random() < 0.6  # most facts at the start, so that distances get long
     misses = 0
     while misses < 4:
         now = rng.choice(["en", "ru"]) if lang == "mix" else lang
         draw = rng.random()
         if not told or (draw < p_tell and not (early and len(chat.ids) > budget // 3)):
-            keys = {one.key for one in told}
             many = rng.choice([1, 1, 1, 2, 3, 5 if early else 2])
             new = [x for x in f.facts(rng, now, many) if x.key not in keys]
             if new and chat.add(tell(rng, now, new)):
                 told += new
                 fresh += new
+                keys |= {x.key for x in new}
             else:
                 misses += 1
         elif draw < p_tell + p_ask:
             pool = fresh if fresh and rng.random() < 0.85 else told
             one = pool[min(rng.randrange(len(pool)), rng.randrange(len(pool)))]
             if rng.random() < 0.08:
-                turn = ask_untold(rng, now, told, False)
+                turn = ask_untold(rng, now, keys, False)
             else:
                 turn = ask(rng, one)
                 if one in fresh:
                     fresh.remove(one)
             misses += not chat.add(turn)
         else:
-            misses += not chat.add(task(rng, now))
+            turn = task(rng, now)
+            if turn.keys & keys:
+                continue
+            added = chat.add(turn)
+            misses += not added
+            keys |= turn.keys if added else frozenset()
+    return chat
+
+
+def task_chat(rng: random.Random, tok: object, budget: int, lang: str) -> Chat:
+    """Single tasks one after the other, no facts to remember."""
+    chat = Chat(tok, budget)
+    fill(rng, chat, rng.choice(["en", "ru"]) if lang == "mix" else lang)
     return chat
 
 
 def make_chat(rng: random.Random, tok: object, budget: int, dense: float) -> Chat:
     """A training chat of at most `budget` tokens, dense in recall with probability `dense`."""
     lang = rng.choices(["en", "ru", "mix"], [0.44, 0.44, 0.12])[0]
-    make = dense_chat if rng.random() < dense else mixed_chat
+    draw = rng.random()
+    make = dense_chat if draw < dense else mixed_chat if draw < 0.8 else task_chat
     return make(rng, tok, budget, lang)

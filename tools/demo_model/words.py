@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 - word lists read better as text
 """Word lists and small random-value makers used by the task generator.
 
 Every list is split by `split()` into a training part and a held-out part, so that the evaluation
@@ -123,23 +124,56 @@ def pick(rng: random.Random, words: Sequence[str], heldout: bool = False) -> str
     return part[rng.randrange(len(part))]
 
 
+HEADS_EN = (
+    "b br bl c ch cl cr d dr f fl fr g gl gr h j k kn l m n p ph pl pr qu r s sc sh sl sm sn sp st "
+    "str sw t th tr tw v w wh y z"
+).split()
+VOWELS_EN = "a a a e e e i i i o o o u u y ai ea ee ie oa oo ou".split()
+TAILS_EN = ["", "", "", *"n r l s x t d m p k g b ck ll ss nd nt rt st ng sh th".split()]
+HEADS_RU = (
+    "б бр бл в вл г гр гл д др ж з зд к кр кл л м н п пр пл р с св ск сл см сн сп ст стр т тр ф фл "
+    "х хл ц ч ш щ"
+).split()
+VOWELS_RU = "а а а е е е и и и о о о у у ы э ю я ё".split()
+TAILS_RU = ["", "", "", *"н р л с т д м п к г в ж з й х ц ч ш ль нь рт ст нд".split()]
+
+
 def syllables(rng: random.Random, lang: str, low: int = 2, high: int = 3) -> str:
-    """A made-up lower-case word of `low` to `high` syllables."""
-    if lang == "en":
-        heads, vowels, tails = "bdfgklmnprstvz", "aeiou", ["", "", "n", "r", "l", "s", "x"]
-    else:
-        heads, vowels, tails = "бвгдзклмнпрст", "аеиоу", ["", "", "н", "р", "л", "с", "т"]
-    word = "".join(
-        rng.choice(heads) + rng.choice(vowels) for _ in range(rng.randint(low, high))
-    )
-    return word + rng.choice(tails)
+    """A made-up lower-case word of `low` to `high` syllables; half of them plain, half wild."""
+    en = lang == "en"
+    count = rng.randint(low, high)
+    if rng.random() < 0.4:
+        heads, vowels = ("bdfgklmnprstvz", "aeiou") if en else ("бвгдзклмнпрст", "аеиоу")
+        tails = ["", "", *("nrlsx" if en else "нрлст")]
+        word = "".join(rng.choice(heads) + rng.choice(vowels) for _ in range(count))
+        return word + rng.choice(tails)
+    heads_, vowels_ = (HEADS_EN, VOWELS_EN) if en else (HEADS_RU, VOWELS_RU)
+    tails_ = TAILS_EN if en else TAILS_RU
+    word = "" if rng.random() < 0.85 else rng.choice(vowels_)
+    for _ in range(rng.randint(1, count)):
+        word += rng.choice(heads_) + rng.choice(vowels_) + rng.choice(tails_)
+    return word
+
+
+def noun(rng: random.Random, lang: str, heldout: bool = False) -> str:
+    """A noun from the list, or (one in four in training) a made-up word."""
+    if not heldout and rng.random() < 0.25:
+        return syllables(rng, lang)
+    return pick(rng, NOUNS_EN if lang == "en" else NOUNS_RU, heldout)
+
+
+def identifier(rng: random.Random, heldout: bool = False) -> str:
+    """A variable name from the list, or (one in five in training) a made-up one."""
+    if not heldout and rng.random() < 0.2:
+        return syllables(rng, "en")
+    return pick(rng, IDENT, heldout)
 
 
 def name(rng: random.Random, lang: str, heldout: bool = False) -> str:
-    """A person's name: from the list, or (one in three) made up."""
-    if rng.random() < 0.33:
+    """A person's name: from the list, or (two in five) made up."""
+    if rng.random() < 0.4:
         made = syllables(rng, lang).capitalize()
-        if lang == "ru" and made[-1] in "еиоу":
+        if lang == "ru" and made[-1] in "еиоуыэюё":
             made += rng.choice("нрлс")
         return made
     return pick(rng, NAMES_EN if lang == "en" else NAMES_RU, heldout)
@@ -160,8 +194,8 @@ def genitive(noun: str) -> str:
 
 
 def city(rng: random.Random, lang: str, heldout: bool = False) -> str:
-    """A city: from the list, or (one in five) made up."""
-    if rng.random() < 0.2:
+    """A city: from the list, or (three in ten) made up."""
+    if rng.random() < 0.3:
         return syllables(rng, lang).capitalize()
     return pick(rng, CITIES_EN if lang == "en" else CITIES_RU, heldout)
 
@@ -184,6 +218,5 @@ def code(rng: random.Random) -> str:
 
 def secret(rng: random.Random, lang: str, heldout: bool = False) -> str:
     """A password: a noun or a made-up word, often with digits behind it."""
-    nouns = NOUNS_EN if lang == "en" else NOUNS_RU
-    word = syllables(rng, lang) if rng.random() < 0.5 else pick(rng, nouns, heldout)
+    word = syllables(rng, lang) if rng.random() < 0.5 else noun(rng, lang, heldout)
     return word + (digits(rng, 1, 3) if rng.random() < 0.5 else "")
