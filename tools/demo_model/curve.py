@@ -9,7 +9,7 @@ from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, TOP = 720, 300, 56, 14
 PLOT_W, PLOT_H = WIDTH - LEFT - 14, HEIGHT - TOP - 44
-LOSSES = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
+LOSSES = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 COLORS = {128: "#888888", 256: "#4477aa", 512: "#228833", 1024: "#cc3311"}
 
 
