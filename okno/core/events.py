@@ -7,7 +7,7 @@ from typing import Literal
 
 from okno.core.errors import ErrorInfo
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end. `text` is what was still held back; stop_string names the one that matched."""
+    """The end, after the last Delta, which brought all text; stop_string names the one that
+    matched."""
 
     id: str
     reason: FinishReason
-    text: str = ""
     stop_string: str | None = None
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)

@@ -67,7 +67,7 @@ class Task:
         self._accept(chosen.token)
         if chosen.token in self.vocab.end_tokens and not self.request.stop.ignore_eos:
             delta = Delta(self.id, (chosen.token,), self.text.finish())
-            self._finish("stop", now, count=1)
+            self._finish("stop", now)
             return delta
         return self._emit(chosen.token, chosen.logprobs, now)
 
@@ -75,13 +75,13 @@ class Task:
         pushed = self.text.push(self.vocab.pieces[token])
         text = pushed.text
         if pushed.stop is not None:
-            self._finish("stop", now, count=1, stop_string=pushed.stop)
+            self._finish("stop", now, stop_string=pushed.stop)
         elif self.matcher is not None and self.matcher.is_done():
             text += self.text.finish()
-            self._finish("stop", now, count=1)
+            self._finish("stop", now)
         elif len(self.sequence.known) + 1 >= self.sequence.max_tokens:
             text += self.text.finish()
-            self._finish("length", now, count=1)
+            self._finish("length", now)
         return Delta(self.id, (token,), text, None if logprob is None else (logprob,))
 
     def _accept(self, token: int) -> None:
@@ -89,11 +89,8 @@ class Task:
         if self.matcher is not None:
             self.matcher.accept(token)
 
-    def _finish(
-        self, reason: FinishReason, now: float, *, count: int, stop_string: str | None = None
-    ) -> None:
+    def _finish(self, reason: FinishReason, now: float, *, stop_string: str | None = None) -> None:
+        """The token just sampled is the last one; it is not in the sequence yet."""
         sequence = self.sequence
-        usage = Usage(sequence.prompt_tokens, sequence.cached, sequence.generated + count)
-        self.finished = Finished(
-            self.id, reason, stop_string=stop_string, usage=usage, timings=self.clock.timings(now)
-        )
+        usage = Usage(sequence.prompt_tokens, sequence.cached, sequence.generated + 1)
+        self.finished = Finished(self.id, reason, stop_string, usage, self.clock.timings(now))

@@ -79,10 +79,11 @@ class WholeAnswer(Response):
 
 
 def collect(choice: Choice, item: Delta | Finished) -> None:
-    choice.text.append(item.text)
     if isinstance(item, Finished):
         choice.end = item
-    elif item.logprobs:
+        return
+    choice.text.append(item.text)
+    if item.logprobs:
         choice.logprobs.extend(item.logprobs)
         choice.offsets.extend(text_offsets(item.logprobs, item.text, choice.chars))
     choice.chars += len(item.text)

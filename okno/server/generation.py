@@ -76,8 +76,6 @@ class Generation:
                     self._observer.event(choice, event)
                     yield choice, event
                 elif isinstance(event, Finished):
-                    if event.reason == "cancelled":
-                        raise EngineFailed("The server cancelled this request.")
                     self._observer.event(choice, event)
                     yield choice, event
                     left -= 1

@@ -93,11 +93,10 @@ class ChunkWriter:
         )  # fmt: skip
 
     def final(self, choice: int, event: Finished) -> bytes:
-        """Text that was held back, then the chunk with finish_reason and timings."""
-        held = self.text(choice, event.text) if event.text else b""
+        """The chunk with finish_reason and timings."""
         empty = b'"delta":{}' if self.kind == "chat" else b'"text":""'
         reason = json_line(FINISH_REASONS[event.reason])
-        return held + b'%b,"choices":[{"index":%d,%b,"logprobs":null,"finish_reason":%b}]%b' % (
+        return b'%b,"choices":[{"index":%d,%b,"logprobs":null,"finish_reason":%b}]%b' % (
             self._head, choice, empty, reason,
             self._usage + b',"timings":' + json_line(timings_body([event])) + END,
         )  # fmt: skip

@@ -55,7 +55,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        return "".join(e.text for e in self.events if isinstance(e, Delta | Finished))
+        return "".join(e.text for e in self.events if isinstance(e, Delta))
 
     @property
     def tokens(self) -> list[int]:

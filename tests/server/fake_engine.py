@@ -63,7 +63,6 @@ class FakeEngine:
 
     answer: Sequence[str] = ("Hello", ",", " world")
     reason: FinishReason = "stop"
-    held: str = ""
     refuse: OknoError | None = None
     fail: OknoError | None = None
     fail_after: int = 1
@@ -122,7 +121,7 @@ class FakeEngine:
                 raise self.fail
             yield Delta(request.id, (i,), piece, self._logprobs(request, piece, i))
         yield Finished(
-            request.id, self.reason, self.held, usage=Usage(9, 4, len(pieces)),
+            request.id, self.reason, usage=Usage(9, 4, len(pieces)),
             timings=Timings(0.001, 0.010, 0.020),
         )  # fmt: skip
 
