@@ -11,6 +11,7 @@ import typer
 
 from okno.cli.chat_client import AnswerOptions
 from okno.cli.chat_session import Session
+from okno.cli.interrupts import Interrupts
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.partner import WINDOW_SETTINGS, local_url, partner
 from okno.cli.text import for_stderr
@@ -78,13 +79,16 @@ def chat(
             temperature = 0.0
         checked = loaded.settings.model if loaded.source("model") == "command line" else None
         options = AnswerOptions(checked if url else None, max_tokens, temperature)
+        interrupts = Interrupts()
         session = Session(
-            found.client, found.info, options, _out, _remark, system, larger=found.larger
-        )
+            found.client, found.info, options, _out, _remark, system, larger=found.larger,
+            check_interrupts=interrupts.check,
+        )  # fmt: skip
         if question is not None:
             session.ask_once(question)
         else:
-            _converse(session)
+            interrupts.install()
+            _converse(session, interrupts)
     return 0
 
 
@@ -112,13 +116,14 @@ def valid(text: str, where: str) -> str:
     return text
 
 
-def _converse(session: Session) -> None:
+def _converse(session: Session, interrupts: Interrupts) -> None:
     """Read lines until /quit or Ctrl-D."""
     with suppress(ImportError):  # importing it gives input() line editing; not on Windows
         import readline  # noqa: F401
     info = session.info
     _remark(f"{info.model}, window {info.ctx:,} tokens. /help shows the commands, Ctrl-D leaves.")
     while True:
+        interrupts.forget()
         try:
             line = valid(input("> "), "this line")
         except EOFError:
@@ -129,6 +134,7 @@ def _converse(session: Session) -> None:
         except (BadSetting, UnicodeDecodeError):
             _remark("error: this line is not valid UTF-8.")
         else:
+            interrupts.forget()
             if not session.line(line):
                 return
 

@@ -34,7 +34,8 @@ class Answers(Protocol):
 @dataclass(slots=True)
 class Session:
     """The turns so far. A turn that failed leaves no trace; an answer stopped by Ctrl-C stays as
-    far as it came. larger: what gives more room than the window."""
+    far as it came. larger: what gives more room than the window. check_interrupts: raises
+    KeyboardInterrupt for a Ctrl-C that Python dropped."""
 
     server: Answers
     info: ServerInfo
@@ -46,6 +47,7 @@ class Session:
     last: AnswerStats | None = None
     total_tokens: int = 0
     larger: str = "a server with a larger --ctx"
+    check_interrupts: Callable[[], None] = lambda: None
 
     def ask(self, text: str) -> None:
         """One turn: print the answer as it comes, then its stats. Raises OknoError."""
@@ -55,6 +57,7 @@ class Session:
         stays = False
         try:
             for part in self.server.answer([*head, *self.turns, question], self.options):
+                self.check_interrupts()
                 if isinstance(part, str):
                     pieces.append(part)
                     self.out(part)

@@ -152,9 +152,8 @@ class Sandbox:
         with self._lock:
             if self._closed:
                 raise EngineFailed("The sandbox for templates and constraints is closed.")
-            child = self._living_child()
+            child = self._ready_child()
             try:
-                child.wait_until_ready()
                 reply = child.ask(job, job.limit_s)
             except TimeoutError:
                 self._restart()
@@ -175,11 +174,17 @@ class Sandbox:
             raise from_info(reply.error)
         return reply.text
 
-    def _living_child(self) -> _Child:
-        if self._child is None or self._child.is_dead():
-            self._restart()
+    def _ready_child(self) -> _Child:
+        """A child that takes jobs. One that somebody killed while it started is replaced once;
+        raises EngineFailed if the second one does not start either."""
+        if self._child is not None and not self._child.is_dead():
+            try:
+                return self._child.when_ready()
+            except EngineFailed:
+                pass  # said by the next one too, if the reason is not this one child
+        self._restart()
         assert self._child is not None
-        return self._child
+        return self._child.when_ready()
 
     def _restart(self) -> None:
         self._drop()
@@ -214,10 +219,10 @@ class _Child:
         """It ended since it was last asked."""
         return self._process.poll() is not None
 
-    def wait_until_ready(self) -> None:
-        """Imports are done. Raises EngineFailed if the child cannot start at all."""
+    def when_ready(self) -> _Child:
+        """Itself, once its imports are done. Raises EngineFailed if it cannot start."""
         if self._is_ready:
-            return
+            return self
         try:
             self._receive(time.monotonic() + START_TIMEOUT_S)
         except OSError as error:
@@ -226,6 +231,7 @@ class _Child:
                 "`python -m okno.engines.sandbox_child` shows why."
             ) from None
         self._is_ready = True
+        return self
 
     def ask(self, job: Job, limit_s: float) -> Reply:
         """Raises TimeoutError after limit_s, another OSError if the child died."""

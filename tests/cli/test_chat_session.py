@@ -91,6 +91,20 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said():
     assert talk.session.turns[-1] == {"role": "assistant", "content": "Once upon"}
 
 
+def test_a_ctrl_c_that_python_dropped_stops_the_answer_at_the_next_piece():
+    talk = Talk("Once upon", " a time", " there")
+    dropped = iter([None, KeyboardInterrupt()])
+
+    def check():
+        if error := next(dropped):
+            raise error
+
+    talk.session.check_interrupts = check
+    assert talk.session.line("a story")
+    assert talk.said == ["(stopped)"]
+    assert talk.session.turns[-1] == {"role": "assistant", "content": "Once upon"}
+
+
 def test_a_turn_that_failed_in_the_middle_leaves_no_trace_either():
     talk = Talk("Once upon", NotReady("The server is gone."))
     assert talk.session.line("a story")

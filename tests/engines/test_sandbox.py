@@ -196,17 +196,38 @@ def test_a_heavy_constraint_passes_or_is_refused_and_the_sandbox_goes_on(impatie
 # The process ------------------------------------------------------------------------------------
 
 
-def test_a_killed_child_costs_one_error_and_is_replaced(impatient):
-    write(impatient)
-    pid = impatient.pid
-    os.kill(pid, signal.SIGSTOP)
-    killer = threading.Timer(0.1, os.kill, [pid, signal.SIGKILL])
-    killer.start()
-    with pytest.raises(BadTemplate, match=r"SIGKILL|did not finish"):
-        write(impatient)
-    killer.join()
-    assert impatient.pid != pid
-    assert write(impatient) == ANSWERED
+def test_a_killed_child_costs_one_error_and_is_replaced():
+    with Sandbox(template_timeout_s=60.0) as own:  # of its own: a shared one may just be replaced
+        write(own)
+        pid = own.pid
+        os.kill(pid, signal.SIGSTOP)
+        killer = threading.Timer(0.1, os.kill, [pid, signal.SIGKILL])
+        killer.start()
+        with pytest.raises(BadTemplate, match="SIGKILL"):
+            write(own)
+        killer.join()
+        assert own.pid != pid
+        assert write(own) == ANSWERED
+
+
+def test_a_child_that_is_killed_while_it_starts_costs_nothing():
+    with Sandbox(template_timeout_s=60.0) as own:
+        pid = own.pid
+        os.kill(pid, signal.SIGSTOP)
+        killer = threading.Timer(0.1, os.kill, [pid, signal.SIGKILL])
+        killer.start()
+        assert write(own) == ANSWERED
+        killer.join()
+        assert own.pid != pid
+
+
+def test_a_child_that_can_never_start_is_said_with_what_to_run(monkeypatch, tmp_path):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("okno.engines.sandbox.sys.executable", str(broken))
+    with Sandbox() as own, pytest.raises(EngineFailed, match=r"exit status 3.*sandbox_child"):
+        write(own)
 
 
 def test_a_child_that_died_while_idle_costs_nothing(impatient):
