@@ -10,7 +10,8 @@ import psutil
 from numpy.typing import NDArray
 
 from okno.core.errors import BadRequest, BadSetting, DoesNotFit
-from okno.core.window import MAX_BATCH_SIZE, KVType, MemoryUse, ModelFacts, Window
+from okno.core.load import Load, context_sizes
+from okno.core.window import KVType, MemoryUse, ModelFacts, Window
 from okno.engines.auto_window import BYTES_PER_ELEMENT, Asked, choose_window
 from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
@@ -24,7 +25,6 @@ from okno.schedule.scheduler import Copy, Limits, Operation, Step
 
 KV_TYPES: dict[KVType, int] = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}
 FLASH = {"auto": -1, "off": 0, "on": 1}
-PARKED_SEQS = 16  # engine sequences kept beside the live ones for prefixes of earlier requests
 TO_END = -1  # as a position: to the end of the sequence
 SMALL_MODEL_BYTES = 32 * 2**20
 
@@ -107,13 +107,14 @@ class LlamaCpp:
             raise EngineBroken(f"sequence {operation.seq} cannot be cut to {operation.length}")
 
     def _open_context(self, options: WorkerOptions) -> lib.llama_context_p:
-        window, limits = self.window, self.limits
+        window = self.window
+        load = _load(window, options)
+        sizes = context_sizes(load, shares_prefixes=self._model.has_plain_attention)
         params = lib.llama_context_default_params()
-        cells = window.kv_pool_tokens if options.kv_unified else window.ctx * limits.seq_ids
-        params.n_ctx = (cells + 255) // 256 * 256
-        params.n_batch = params.n_ubatch = window.step_tokens
-        params.n_seq_max = limits.seq_ids
-        params.n_outputs_max = limits.seq_ids  # the engine reserves one per sequence
+        params.n_ctx = sizes.n_ctx
+        params.n_batch = params.n_ubatch = sizes.n_batch
+        params.n_seq_max = sizes.n_seq_max
+        params.n_outputs_max = sizes.n_outputs_max  # the engine reserves one per sequence
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = KV_TYPES[window.kv_type]
         params.flash_attn_type = FLASH[options.flash_attention]
@@ -143,13 +144,18 @@ def _kv_type(name: str) -> KVType:
     raise BadSetting(f"KV type {name!r} is unknown; possible are {', '.join(KV_TYPES)}.")
 
 
+def _load(window: Window, options: WorkerOptions) -> Load:
+    return Load(window, options.mmap, options.flash_attention, options.gpu_layers,
+                options.kv_unified)  # fmt: skip
+
+
 def _limits(model: LlamaModel, window: Window, options: WorkerOptions) -> Limits:
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
-    seqs = min(MAX_BATCH_SIZE, window.batch_size + PARKED_SEQS) if shares else window.batch_size
+    sizes = context_sizes(_load(window, options), shares_prefixes=plain)
     return Limits(
         batch_size=window.batch_size,
-        seq_ids=seqs,
+        seq_ids=sizes.n_seq_max,
         pool_cells=window.kv_pool_tokens,
         copies=shares,
         truncates=plain,

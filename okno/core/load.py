@@ -1,0 +1,50 @@
+"""How a model is loaded, and the sizes of the engine's context that follow from it.
+
+The engine opens its context with these sizes and the planner predicts memory from them: one
+formula for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from okno.core.window import MAX_BATCH_SIZE, Window
+
+PARKED_SEQS = 16  # engine sequences kept beside the live ones for prefixes of earlier requests
+CELL_PAD = 256  # llama.cpp pads the cells of a cache to this (llama-kv-cache.cpp, FATTN_KQ_STRIDE)
+FlashAttention = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A window and what else decides memory and speed. gpu_layers: -1 is all. kv_unified: one
+    pool of cells for all sequences."""
+
+    window: Window
+    mmap: bool = False
+    flash_attention: FlashAttention = "auto"
+    gpu_layers: int = -1
+    kv_unified: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSizes:
+    """Fields of llama_context_params. n_ctx: cells in all. n_batch: rows of a step (also
+    n_ubatch)."""
+
+    n_ctx: int
+    n_batch: int
+    n_seq_max: int
+    n_outputs_max: int
+
+
+def context_sizes(load: Load, *, shares_prefixes: bool) -> ContextSizes:
+    """The sizes okno's engine asks for. shares_prefixes: of the model (plain attention)."""
+    window = load.window
+    shares = shares_prefixes and load.kv_unified
+    wanted = window.batch_size + PARKED_SEQS if shares else window.batch_size
+    n_seq = min(MAX_BATCH_SIZE, wanted)
+    cells = window.kv_pool_tokens if load.kv_unified else window.ctx * n_seq
+    padded = (cells + CELL_PAD - 1) // CELL_PAD * CELL_PAD
+    return ContextSizes(padded, window.step_tokens, n_seq, n_seq)

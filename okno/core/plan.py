@@ -1,0 +1,109 @@
+"""What a plan says: memory in parts, speed as figures with intervals, and the pick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from okno.core.load import Load
+
+FigureKind = Literal["predicted", "measured"]
+MemorySource = Literal["engine", "closed form"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number with its 90 % interval, and whether it was predicted or measured."""
+
+    value: float
+    low: float
+    high: float
+    kind: FigureKind = "predicted"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryParts:
+    """Bytes on one device, by what they are for.
+
+    weights: resident weights as stored; repacked: weights in a CPU-specific layout that replaces
+    (without mmap) or doubles (with mmap) the stored ones; mapped: pages of the file itself, which
+    the kernel can take back; kv: keys and values; state: recurrent; compute: scratch of a step;
+    output: logits; process: interpreter, libraries, the engine's own books.
+    """
+
+    weights_bytes: int = 0
+    repacked_bytes: int = 0
+    mapped_bytes: int = 0
+    kv_bytes: int = 0
+    state_bytes: int = 0
+    compute_bytes: int = 0
+    output_bytes: int = 0
+    process_bytes: int = 0
+
+    @property
+    def needed_bytes(self) -> int:
+        """What cannot be taken back: everything but the mapped pages."""
+        return sum(
+            (self.weights_bytes, self.repacked_bytes, self.kv_bytes, self.state_bytes,
+             self.compute_bytes, self.output_bytes, self.process_bytes)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Memory on `device`: `cpu`, or the id of one of the machine's devices. free_bytes: before
+    loading."""
+
+    device: str
+    parts: MemoryParts
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """source: the engine's own dry run, or the closed form. margin_bytes: the 90 % (one-sided)
+    bound on how much more it may really take."""
+
+    devices: tuple[DeviceMemory, ...]
+    source: MemorySource
+    margin_bytes: int = 0
+
+    @property
+    def needed_bytes(self) -> int:
+        """Over all devices."""
+        return sum(device.parts.needed_bytes for device in self.devices)
+
+    @property
+    def fits(self) -> bool:
+        """Each device has room for its part and the margin."""
+        return all(
+            device.free_bytes is None
+            or device.parts.needed_bytes + self.margin_bytes <= device.free_bytes
+            for device in self.devices
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedPlan:
+    """Rates in tokens/s, times in s. At `fill` tokens in each of the window's sequences:
+    user_tok_s is what one of batch_size users gets, total_tok_s all together, alone_tok_s a single
+    user. prefill_tok_s and ttft_s: a prompt of prompt_tokens on an idle server; ttft_loaded_s:
+    when batch_size such prompts arrive at once, the last one's first token."""
+
+    fill_tokens: int
+    prompt_tokens: int
+    alone_tok_s: Figure
+    user_tok_s: Figure
+    total_tok_s: Figure
+    prefill_tok_s: Figure
+    ttft_s: Figure
+    ttft_loaded_s: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLoad:
+    """One window of the grid. speed None: nothing is known of this machine's speed."""
+
+    load: Load
+    memory: MemoryPlan
+    speed: SpeedPlan | None = None

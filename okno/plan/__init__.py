@@ -1,0 +1,1 @@
+"""Deciding: memory and speed of windows, and which one to pick. Pure."""
