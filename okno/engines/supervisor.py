@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -26,8 +26,9 @@ from okno.core.errors import (
     from_info,
 )
 from okno.core.events import Event, Failed, Finished
-from okno.core.request import Message, Request
+from okno.core.request import Request
 from okno.core.window import Window
+from okno.engines.call_client import CallClient
 from okno.engines.calls import Call, Calls
 from okno.engines.client import EngineState, EngineStatus
 from okno.engines.crashes import CrashPolicy
@@ -38,21 +39,14 @@ from okno.engines.protocol import (
     CallFailed,
     Cancel,
     CancelCall,
-    Detokenize,
-    Detokenized,
-    Embed,
     Embedded,
     Events,
     FromWorker,
     Heartbeat,
-    Inspect,
-    Inspection,
     LoadFailed,
     Loading,
     Ready,
     Submit,
-    Tokenize,
-    Tokenized,
     WorkerOptions,
 )
 from okno.engines.streams import FAIL_AT, Stream, Streams
@@ -76,7 +70,7 @@ class _Counters:
     restarts: int = 0
 
 
-class Supervisor:
+class Supervisor(CallClient):
     """engines.client.EngineClient over a worker process. One event loop; not thread-safe.
 
     hang_timeout_s: the worker is killed when its loop makes no pass for so long. Steps are sized
@@ -431,42 +425,24 @@ class Supervisor:
 
     # Calls --------------------------------------------------------------------------------------
 
-    async def tokenize(
-        self,
-        text: str | None = None,
-        *,
-        messages: Sequence[Message] | None = None,
-        add_special: bool = False,
-        parse_special: bool = False,
-        continue_last: bool = False,
-        with_pieces: bool = False,
-    ) -> Tokenized:
-        turns = None if messages is None else tuple(messages)
-        number = self._calls.next_number()
-        call = Tokenize(number, text, turns, add_special, parse_special, continue_last, with_pieces)
-        answer = await self._call(call)
-        assert isinstance(answer, Tokenized)
-        return answer
-
-    async def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> Detokenized:
-        answer = await self._call(Detokenize(self._calls.next_number(), tuple(tokens), special))
-        assert isinstance(answer, Detokenized)
-        return answer
-
-    async def embed(
-        self, inputs: Sequence[str | tuple[int, ...]], *, normalize: bool = True
-    ) -> Embedded:
-        answer = await self._call(Embed(self._calls.next_number(), tuple(inputs), normalize))
-        assert isinstance(answer, Embedded)
-        return answer
-
-    async def inspect(self) -> Inspection:
-        answer = await self._call(Inspect(self._calls.next_number()))
-        assert isinstance(answer, Inspection)
-        return answer
-
-    async def _call(self, message: Call) -> Answer:
+    async def _call(self, message: Callable[[int], Call]) -> Answer:
         self._check_accepting()
+        self._check_call_queue()
+        call = message(self._calls.next_number())
+        future = self._calls.add(call)
+        try:
+            if self._worker is not None and self._state == "ready":
+                self._worker.send(call)
+            answer = await future
+        finally:
+            if self._calls.remove(call.call) and self._worker is not None:
+                self._worker.send(CancelCall(call.call))
+            self._changed.set()
+        if isinstance(answer, CallFailed):
+            raise from_info(answer.error)
+        return answer
+
+    def _check_call_queue(self) -> None:
         if len(self._calls) >= self.options.queue_limit:
             raise QueueFull(
                 f"{len(self._calls)} calls (tokenize, embeddings, slots) are waiting, which is the "
@@ -474,18 +450,6 @@ class Supervisor:
                 queue_limit=self.options.queue_limit,
                 retry_after_s=2,
             )
-        future = self._calls.add(message)
-        try:
-            if self._worker is not None and self._state == "ready":
-                self._worker.send(message)
-            answer = await future
-        finally:
-            if self._calls.remove(message.call) and self._worker is not None:
-                self._worker.send(CancelCall(message.call))
-            self._changed.set()
-        if isinstance(answer, CallFailed):
-            raise from_info(answer.error)
-        return answer
 
     @property
     def worker_pid(self) -> int | None:
