@@ -53,7 +53,7 @@ def reference(logits, s, prompt=(), generated=(), mask=None, banned=()):
     allowed = [i for i in range(len(logits)) if (mask is None or mask[i]) and i not in banned]
     x = {i: float(logits[i]) + s.logit_bias.get(i, 0.0) for i in allowed}
     context = [*prompt, *generated]
-    last = context if s.penalty_last_n < 0 else context[len(context) - s.penalty_last_n :]
+    last = context if s.penalty_last_n < 0 else context[max(0, len(context) - s.penalty_last_n) :]
     for i in set(last if s.penalty_last_n else []) & set(x):
         x[i] = x[i] / s.repetition_penalty if x[i] > 0 else x[i] * s.repetition_penalty
     for i, count in Counter(generated).items():

@@ -196,15 +196,24 @@ def test_a_heavy_constraint_passes_or_is_refused_and_the_sandbox_goes_on(impatie
 # The process ------------------------------------------------------------------------------------
 
 
-def test_a_killed_child_costs_one_error_and_is_replaced():
-    with Sandbox(template_timeout_s=60.0) as own:  # of its own: a shared one may just be replaced
+def kill_when_at_work(pid):
+    """SIGKILL once the process has computed for a while since now: it is in the middle of a job."""
+    process = psutil.Process(pid)
+    before_s = process.cpu_times().user
+    while process.cpu_times().user < before_s + 0.1:
+        pass
+    process.kill()
+
+
+def test_a_child_killed_at_work_costs_one_error_and_is_replaced():
+    with Sandbox(template_timeout_s=60.0) as own:
         write(own)
         pid = own.pid
-        os.kill(pid, signal.SIGSTOP)
-        killer = threading.Timer(0.1, os.kill, [pid, signal.SIGKILL])
+        killer = threading.Thread(target=kill_when_at_work, args=[pid])
         killer.start()
+        endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
         with pytest.raises(BadTemplate, match="SIGKILL"):
-            write(own)
+            write(own, endless)
         killer.join()
         assert own.pid != pid
         assert write(own) == ANSWERED
@@ -213,7 +222,7 @@ def test_a_killed_child_costs_one_error_and_is_replaced():
 def test_a_child_that_is_killed_while_it_starts_costs_nothing():
     with Sandbox(template_timeout_s=60.0) as own:
         pid = own.pid
-        os.kill(pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGSTOP)  # it cannot become ready, whenever the kill comes
         killer = threading.Timer(0.1, os.kill, [pid, signal.SIGKILL])
         killer.start()
         assert write(own) == ANSWERED
