@@ -14,7 +14,8 @@ class Flag:
     other programs type: accepted, and answered with the meaning that was taken. meaning: a noun
     phrase that starts the help and explains an alias; more: further sentences of help.
     too_big: what to tell who goes above the upper bound. note: printed when the flag is used.
-    secret: the value is never shown.
+    secret: the value is never shown. in_file: it may stand in generation_config.yaml. metavar: what
+    stands for the value; words in lower case are values themselves (`N|auto`).
     """
 
     names: Sequence[str]
@@ -27,6 +28,7 @@ class Flag:
     note: str = ""
     hidden: bool = False
     secret: bool = False
+    in_file: bool = True
 
     @property
     def help(self) -> str:

@@ -1,48 +1,46 @@
-"""Fill the settings tree: command line over environment over defaults.
+"""Fill the settings tree: command line over environment over file over what comes with the model.
 
-Each source is a `Layer` of given values; `load` merges them, checks once, and remembers where each
-value came from. (generation_config.yaml will be one more layer below the environment.)
+Each source is a `Layer` of given values; they are merged, checked once, and each value remembers
+where it came from. `load` looks for the file; `merge` is the pure part; `with_model` puts the
+settings that come with a model below all others, once the model is known.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from okno.config.flag import Flag
+from okno.config.file import SettingsFile, layer_of, printable
+from okno.config.given import Given as Given
+from okno.config.given import Layer, Source, shown
 from okno.config.settings import ServeSettings, flag_of
+from okno.config.settle import settled, without_weaker
+from okno.config.tree import figure
+from okno.config.where import find_file
 from okno.core.errors import BadSetting
 
 ENV_PREFIX = "OKNO_"
-READ_ELSEWHERE = frozenset({"OKNO_AMX"})  # by engines/amx.py, for experts: no setting
-Source = Literal["default", "environment", "command line"]
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A value as it was given, and how it was spelled (`--n-ctx`, `OKNO_CTX`)."""
-
-    value: object
-    source: Source
-    spelled: str
-
-
-Layer = Mapping[str, Given]
+# No settings: read by engines/amx.py (for experts) and store/paths.py (where the database is).
+READ_ELSEWHERE = frozenset({"OKNO_AMX", "OKNO_DATA_DIR"})
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Checked settings; `given` tells where each value that is not a default came from; notes are
-    sentences for the person who gave them."""
+    sentences for the person who gave them. file: the settings file that was read. raw: what was
+    given before `do_sample` and `temperature` were settled."""
 
     settings: ServeSettings
     given: Layer
     notes: tuple[str, ...]
+    file: Path | None = None
+    raw: Layer = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         """Where the value of field `name` came from."""
@@ -50,17 +48,54 @@ class Loaded:
 
 
 def load(command_line: Iterable[tuple[str, Given]], environment: Mapping[str, str]) -> Loaded:
-    """Settings from `command_line` (field name and value, in any order) and OKNO_* variables.
+    """Settings from `command_line` (field name and value, in any order), OKNO_* variables, and the
+    settings file that these name or that lies where one is looked for.
 
-    Raises BadSetting naming the flag or variable at fault and what is allowed.
+    Raises BadSetting naming the flag, variable or line at fault and what is allowed.
     """
+    command_line = list(command_line)
+    named = environment.get(env_name("config")) or None
+    for name, given in command_line:
+        named = str(given.value) if name == "config" else named
+    return merge(command_line, environment, find_file(named))
+
+
+def merge(
+    command_line: Iterable[tuple[str, Given]],
+    environment: Mapping[str, str],
+    file: SettingsFile | None = None,
+) -> Loaded:
+    """As `load`, from a file that is read already (None: no file)."""
     command_line = list(command_line)
     flags = _agreed(command_line)
     variables, notes = _from_environment(environment)
-    merged = {**variables, **flags}
-    settings = _checked(merged)
-    notes += [note for name, given in command_line for note in _notes(name, given, settings)]
-    return Loaded(settings, merged, tuple(notes))
+    lines, of_file = _from_file(file) if file else ({}, [])
+    raw = {**lines, **variables, **flags}
+    settings, given, remarks = _settled(raw)
+    notes += [note for name, value in command_line for note in _notes(name, value, settings)]
+    path = file.path if file else None
+    return Loaded(settings, given, (*of_file, *notes, *remarks), path, raw)
+
+
+def with_model(loaded: Loaded, own: Layer) -> Loaded:
+    """`loaded` with the checked settings `own` that come with the model, below all others."""
+    raw = {**own, **loaded.raw}
+    settings, given, _ = _settled(raw)
+    return Loaded(settings, given, loaded.notes, loaded.file, raw)
+
+
+def _from_file(file: SettingsFile) -> tuple[Mapping[str, Given], list[str]]:
+    layer = layer_of(file)
+    if layer.errors:
+        raise layer.errors[0]
+    return layer.given, [f"Settings from {printable(str(file.path))}.", *layer.notes]
+
+
+def _settled(raw: Layer) -> tuple[ServeSettings, Layer, list[str]]:
+    """The checked settings, with `do_sample` and `temperature` brought together."""
+    raw = without_weaker(raw)
+    given, notes = settled(raw, checked(raw))
+    return checked(given), given, notes
 
 
 def env_name(name: str) -> str:
@@ -75,7 +110,7 @@ def _agreed(values: Iterable[tuple[str, Given]]) -> dict[str, Given]:
         first = agreed.setdefault(name, given)
         if first.value != given.value:
             raise BadSetting(
-                f"{_shown(name, first)} and {_shown(name, given)} contradict each other: both set "
+                f"{shown(name, first)} and {shown(name, given)} contradict each other: both set "
                 f"{flag_of(name).long}. Give one of them, or the same value to both.",
                 param=name,
             )
@@ -99,7 +134,8 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, Given],
     return layer, notes
 
 
-def _checked(merged: Layer) -> ServeSettings:
+def checked(merged: Layer) -> ServeSettings:
+    """The settings of one layer of values. Raises BadSetting for the first wrong one."""
     values: dict[str, Any] = {name: given.value for name, given in merged.items()}
     try:
         return ServeSettings(**values)
@@ -110,13 +146,22 @@ def _checked(merged: Layer) -> ServeSettings:
 def _bad_setting(error: ErrorDetails, merged: Layer) -> BadSetting:
     rule = _rule(error)
     if not error["loc"]:
-        return BadSetting(rule)
+        return BadSetting(rule + _origins(rule, merged))
     name = str(error["loc"][0])
-    message = f"{_shown(name, merged[name])}: {rule}."
+    message = f"{shown(name, merged[name])}: {rule}."
     flag = flag_of(name)
     if error["type"] == "less_than_equal" and flag.too_big:
         message += f" {flag.too_big}"
     return BadSetting(message, param=name)
+
+
+def _origins(rule: str, merged: Layer) -> str:
+    """Where the settings came from that `rule` names by their flags, if not from flags."""
+    return "".join(
+        f" {flag_of(name).long} comes from {given.origin}."
+        for name, given in merged.items()
+        if given.source != "command line" and f"{flag_of(name).long} " in rule
+    )
 
 
 def _rule(error: ErrorDetails) -> str:
@@ -124,11 +169,11 @@ def _rule(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "greater_than_equal":
-            return f"it must be at least {_figure(context['ge'])}"
+            return f"it must be at least {figure(context['ge'])}"
         case "greater_than":
-            return f"it must be more than {_figure(context['gt'])}"
+            return f"it must be more than {figure(context['gt'])}"
         case "less_than_equal":
-            return f"it must be at most {_figure(context['le'])}"
+            return f"it must be at most {figure(context['le'])}"
         case "int_parsing" | "int_from_float" | "int_parsing_size":
             return "it must be a whole number"
         case "float_parsing" | "finite_number":
@@ -140,18 +185,13 @@ def _rule(error: ErrorDetails) -> str:
         case "string_too_short":
             return "it must not be empty"
         case "string_too_long":
-            return f"it must have at most {_figure(context['max_length'])} characters"
+            return f"it must have at most {figure(context['max_length'])} characters"
         case "string_pattern_mismatch":
             return "it is empty or has characters that are not allowed there"
         case "value_error":
             return str(context["error"])
         case _:
             return error["msg"]
-
-
-def _figure(value: float) -> str:
-    """`16,777,216`, `0.5`."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.12g}"
 
 
 def _notes(name: str, given: Given, settings: ServeSettings) -> list[str]:
@@ -164,14 +204,3 @@ def _notes(name: str, given: Given, settings: ServeSettings) -> list[str]:
     if flag.note and given.value:
         notes.append(flag.note)
     return notes
-
-
-def _shown(name: str, given: Given) -> str:
-    """`--ctx 12`, with a secret, a long or an unprintable value made harmless."""
-    flag: Flag = flag_of(name)
-    joint = "=" if given.source == "environment" else " "
-    if flag.secret:
-        return f"{given.spelled}{joint}(hidden)"
-    text = ",".join(given.value) if isinstance(given.value, (list, tuple)) else str(given.value)
-    text = text if text.isprintable() else ascii(text)
-    return f"{given.spelled}{joint}{text[:60] + '…' if len(text) > 60 else text}"

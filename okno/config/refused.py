@@ -17,11 +17,6 @@ class Refused:
 
 REFUSED: tuple[Refused, ...] = (
     Refused(
-        ("--config",),
-        "A settings file (generation_config.yaml) comes with a later version of okno. "
-        "Give the settings as flags or as OKNO_* environment variables.",
-    ),
-    Refused(
         ("--hf-repo", "-hf"),
         "Downloads from Hugging Face come with a later version of okno. Download a GGUF file "
         "and give its path: --model path/to/file.gguf.",
@@ -34,16 +29,6 @@ REFUSED: tuple[Refused, ...] = (
     Refused(
         ("-b", "--batch"),
         "Use --step-tokens (prompt tokens per step) or --batch-size (requests at once).",
-    ),
-    Refused(
-        ("-n", "--n-predict", "--predict"),
-        "The length of an answer belongs to the request: max_tokens.",
-    ),
-    Refused(
-        ("--temp", "--temperature", "--top-k", "--top-p", "--min-p", "--repeat-penalty",
-         "--presence-penalty", "--frequency-penalty", "--seed", "-s"),
-        "Sampling belongs to the request: temperature, top_k, top_p, min_p, repetition_penalty, "
-        "presence_penalty, frequency_penalty, seed.",
     ),
     Refused(
         ("--cont-batching", "-cb", "--no-cont-batching", "-nocb", "--enable-chunked-prefill"),

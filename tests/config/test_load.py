@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from okno.config.load import Given, Loaded, env_name, load
+from okno.config.load import Given, Loaded, env_name, merge
 from okno.config.refused import REFUSED
 from okno.config.settings import ServeSettings, flag_of
 from okno.core.errors import BadSetting
@@ -18,7 +18,7 @@ def flags(*values: tuple[str, str, object]) -> list[tuple[str, Given]]:
 
 
 def loaded(*values: tuple[str, str, object], **environment: str) -> Loaded:
-    return load(flags(*values), environment)
+    return merge(flags(*values), environment)
 
 
 def refusal(*values: tuple[str, str, object], **environment: str) -> str:

@@ -1,0 +1,207 @@
+"""Settings of loading: which model, which window, which engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from okno.config.fields import ENGINE, MODEL, WINDOW, Auto, Layers, Part
+from okno.config.flag import Flag
+from okno.core.window import MAX_BATCH_SIZE, KVType
+
+
+class LoadSettings(Part):
+    """What decides how a model is loaded. None means `auto` or not given."""
+
+    model: Annotated[
+        str,
+        Field(min_length=1, max_length=4096),
+        Flag(
+            ("--model", "-m"), MODEL, "model to load",
+            "A path to a .gguf file, a name in the models folder, or `demo` (ships with okno).",
+            metavar="NAME|PATH",
+        ),
+    ] = "demo"  # fmt: skip
+    models_dir: Annotated[
+        Path | None,
+        Flag(
+            ("--models-dir",), MODEL, "models folder",
+            "Default: `models` in okno's user data folder.", metavar="FOLDER",
+        ),
+    ] = None  # fmt: skip
+    alias: Annotated[
+        str | None,
+        Field(max_length=256, pattern=r"^[^\p{C}]+$"),
+        Flag(
+            ("--alias",), MODEL, "name under which the model is served",
+            "Default: the name of the file.", metavar="NAME", also=("--served-model-name",),
+        ),
+    ] = None  # fmt: skip
+    load_in_8bit: Annotated[
+        bool,
+        Flag(
+            ("--load-in-8bit",), MODEL, "ask for 8-bit weights",
+            "A GGUF file is served as it is stored (F16, Q8_0, Q4_0, ...): okno does not "
+            "quantise while loading yet.",
+        ),
+    ] = False  # fmt: skip
+    load_in_4bit: Annotated[
+        bool,
+        Flag(
+            ("--load-in-4bit",), MODEL, "ask for 4-bit weights",
+            "A GGUF file is served as it is stored (F16, Q8_0, Q4_0, ...): okno does not "
+            "quantise while loading yet.",
+        ),
+    ] = False  # fmt: skip
+    model_defaults: Annotated[
+        bool,
+        Flag(
+            ("--model-defaults/--no-model-defaults",), MODEL,
+            "use the generation settings that come with the model",
+            "Those of generation_config.json beside its file, and of the GGUF header. Whatever is "
+            "set elsewhere wins.",
+        ),
+    ] = True  # fmt: skip
+
+    batch_size: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_BATCH_SIZE),
+        Auto,
+        Flag(
+            ("--batch-size",), WINDOW, "sequences decoded at once",
+            "1: one request at a time. The rest wait in a fair queue.", metavar="N|auto",
+            also=("--parallel", "-np", "--n-parallel", "--max-num-seqs"),
+            too_big="In text-generation-webui and llama-server --batch-size means prompt tokens "
+            "per step; here that is --step-tokens.",
+        ),
+    ] = None  # fmt: skip
+    ctx: Annotated[
+        int | None,
+        Field(ge=16, le=16_777_216),
+        Auto,
+        Flag(
+            ("--ctx", "--ctx-size", "-c"), WINDOW,
+            "tokens one request may see, prompt and answer together",
+            "Never divided by the batch size.", metavar="N|auto",
+            also=("--n-ctx", "--max-seq-len", "--max-model-len"),
+        ),
+    ] = None  # fmt: skip
+    kv_pool: Annotated[
+        int | None,
+        Field(ge=16, le=2_147_483_647),
+        Auto,
+        Flag(
+            ("--kv-pool",), WINDOW, "tokens of KV cache shared by all sequences",
+            "auto: batch size x ctx.", metavar="N|auto",
+        ),
+    ] = None  # fmt: skip
+    kv_type: Annotated[
+        KVType,
+        Flag(
+            ("--kv-type",), WINDOW, "number format of the KV cache, keys and values alike",
+            metavar="TYPE",
+            also=("--cache-type", "--cache-type-k", "--cache-type-v", "-ctk", "-ctv"),
+        ),
+    ] = "f16"  # fmt: skip
+    step_tokens: Annotated[
+        int,
+        Field(ge=8, le=65_536),
+        Flag(
+            ("--step-tokens",), WINDOW, "most tokens computed in one step",
+            "Longer prompts are computed in pieces of this size.", metavar="N",
+            also=("--ubatch-size", "-ub", "--n-batch", "--n-ubatch", "--max-num-batched-tokens"),
+        ),
+    ] = 256  # fmt: skip
+    prefix_cache: Annotated[
+        bool,
+        Flag(
+            ("--prefix-cache/--no-prefix-cache",), WINDOW,
+            "keep finished conversations in the KV cache until their place is needed",
+        ),
+    ] = True  # fmt: skip
+    prefer: Annotated[
+        Literal["speed", "quality", "context", "users"],
+        Flag(
+            ("--prefer",), WINDOW, "what `auto` picks batch size and ctx for",
+            metavar="speed|quality|context|users",
+        ),
+    ] = "speed"  # fmt: skip
+    max_ttft: Annotated[
+        float | None,
+        Field(gt=0, le=86_400, allow_inf_nan=False),
+        Auto,
+        Flag(
+            ("--max-ttft",), WINDOW, "seconds to the first token that `auto` keeps within",
+            metavar="SECONDS|auto",
+        ),
+    ] = None  # fmt: skip
+    min_tok_s: Annotated[
+        float | None,
+        Field(gt=0, le=1_000_000, allow_inf_nan=False),
+        Auto,
+        Flag(
+            ("--min-tok-s",), WINDOW, "tokens/s that `auto` leaves to every user",
+            metavar="N|auto",
+        ),
+    ] = None  # fmt: skip
+
+    threads: Annotated[
+        int | None,
+        Field(ge=1, le=4096),
+        Auto,
+        Flag(
+            ("--threads", "-t"), ENGINE, "CPU threads",
+            "auto: every usable core; one for a tiny model.",
+            metavar="N|auto",
+        ),
+    ] = None  # fmt: skip
+    gpu_layers: Annotated[
+        int,
+        Field(ge=-1, le=100_000),
+        Layers,
+        Flag(
+            ("--gpu-layers", "-ngl"), ENGINE, "layers put on the GPU",
+            "-1 or all: every layer, if there is a GPU.", metavar="N|all",
+            also=("--n-gpu-layers",),
+        ),
+    ] = -1  # fmt: skip
+    mmap: Annotated[
+        bool,
+        Flag(
+            ("--mmap/--no-mmap",), ENGINE, "map the model file into memory instead of reading it",
+        ),
+    ] = False  # fmt: skip
+    flash_attention: Annotated[
+        Literal["auto", "on", "off"],
+        Flag(
+            ("--flash-attention", "-fa"), ENGINE, "fused attention kernels",
+            metavar="auto|on|off", also=("--flash-attn",),
+        ),
+    ] = "auto"  # fmt: skip
+    hang_timeout: Annotated[
+        float,
+        Field(gt=0, le=86_400, allow_inf_nan=False),
+        Flag(
+            ("--hang-timeout",), ENGINE,
+            "seconds without a step before the engine counts as hung and is restarted",
+            "Streams go on after the restart.", metavar="SECONDS",
+        ),
+    ] = 60.0  # fmt: skip
+    engine: Annotated[
+        Literal["llamacpp", "scripted"],
+        Flag(("--engine",), ENGINE, "engine; `scripted` loads no model", metavar="NAME",
+             hidden=True),
+    ] = "llamacpp"  # fmt: skip
+    script: Annotated[
+        str,
+        Flag(
+            ("--script",),
+            ENGINE,
+            "what the scripted engine does",
+            metavar="TEXT",
+            hidden=True,
+            in_file=False,
+        ),
+    ] = ""
