@@ -98,6 +98,20 @@ class ModelUnusable(OknoError):
     status = 422
 
 
+class AccessDenied(OknoError):
+    """A model that its publisher shows only to those who may: private, or gated by a licence."""
+
+    code = "access_denied"
+    status = 403
+
+
+class SourceUnreachable(OknoError):
+    """The place a model would come from does not answer, or not as it should."""
+
+    code = "source_unreachable"
+    status = 502
+
+
 class DoesNotFit(OknoError):
     """The asked window does not fit into memory. Details: needed_bytes, free_bytes."""
 
@@ -112,11 +126,19 @@ class BadSetting(OknoError):
     status = 422
 
 
+class StoreUnusable(OknoError):
+    """okno's database cannot be read or written: damaged, busy, of a newer version. Details:
+    path."""
+
+    code = "store_unusable"
+
+
 BY_CODE: Mapping[str, type[OknoError]] = {
     cls.code: cls
     for cls in (
         BadRequest, ContextExceeded, BadConstraint, BadTemplate, QueueFull, NotReady,
-        EngineFailed, ModelNotFound, ModelUnusable, DoesNotFit, BadSetting, OknoError,
+        EngineFailed, ModelNotFound, ModelUnusable, AccessDenied, SourceUnreachable, DoesNotFit,
+        BadSetting, OknoError,
     )
 }  # fmt: skip
 

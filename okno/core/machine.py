@@ -29,8 +29,8 @@ class Cpu:
 @dataclass(frozen=True, slots=True)
 class Ram:
     """total_bytes: of the machine. free_bytes: what a new process may still take, within every
-    cgroup above it. bound_by: `machine`, a cgroup's folder, or `given`. limit_bytes: the tightest
-    cgroup limit, None without one."""
+    cgroup above it. bound_by: `machine`, a cgroup's folder, a process limit's name (`RLIMIT_AS`),
+    or `given`. limit_bytes: the tightest cgroup limit, None without one."""
 
     total_bytes: int
     free_bytes: int
@@ -42,8 +42,10 @@ class Ram:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An accelerator. free_bytes None: it has no memory of its own count (unified). bandwidth in
-    bytes/s from the maker's table or given; None: unknown. source: the probe that found it."""
+    """An accelerator. id: llama.cpp's name of it (`CUDA0`). unified: its memory is main memory, and
+    its bytes are counted in Ram too. free_bytes None: unknown. bandwidth in bytes/s from the
+    maker's table or given; None: unknown. source: the probe that found it. unusable: why this
+    installation's engine cannot use it; empty: it can."""
 
     id: str
     kind: DeviceKind
@@ -54,6 +56,7 @@ class Device:
     bandwidth_bytes_s: float | None = None
     flops_f16: float | None = None
     source: str = "given"
+    unusable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,11 @@ class Machine:
     devices: tuple[Device, ...] = ()
     bandwidth_bytes_s: float | None = None
     overrides: tuple[str, ...] = ()
+
+    @property
+    def usable_devices(self) -> tuple[Device, ...]:
+        """The accelerators the engine can put layers on."""
+        return tuple(device for device in self.devices if not device.unusable)
 
     @property
     def fingerprint(self) -> str:

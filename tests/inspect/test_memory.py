@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import PurePosixPath
 
 import psutil
+from hypothesis import given
+from hypothesis import strategies as st
 
 from okno.inspect.memory import (
     CgroupMount,
@@ -14,7 +18,9 @@ from okno.inspect.memory import (
     free_in_v2,
     free_memory,
     memory_from,
+    memory_limit,
     parse_cgroups,
+    parse_limits,
     parse_meminfo,
     parse_mounts,
 )
@@ -204,3 +210,72 @@ def test_ancestors_end_at_the_mount_point_also_for_a_path_outside_it():
 
 def test_this_machine_has_an_answer_within_its_memory():
     assert 0 < free_memory().free_bytes <= psutil.virtual_memory().total
+
+
+V2_TWO_LEVELS = {
+    "/proc/meminfo": MEMINFO,
+    "/proc/self/cgroup": "0::/a/b\n",
+    "/proc/self/mountinfo": V2_MOUNTS,
+    "/sys/fs/cgroup/a/b/memory.max": "max\n",
+    "/sys/fs/cgroup/a/b/memory.high": f"{5 * GIB}\n",
+    "/sys/fs/cgroup/a/memory.max": f"{6 * GIB}\n",
+}
+
+
+def test_the_tightest_limit_of_the_ancestors_is_the_limit():
+    assert memory_limit(reader(V2_TWO_LEVELS)) == 5 * GIB
+    assert memory_limit(reader({"/proc/meminfo": MEMINFO})) is None
+
+
+def test_a_v1_limit_that_means_none_is_none():
+    folder = "/sys/fs/cgroup/memory"
+    files = {
+        "/proc/self/cgroup": V1_CGROUP,
+        "/proc/self/mountinfo": V1_MOUNTS,
+        f"{folder}/memory.limit_in_bytes": "9223372036854771712\n",
+    }
+    assert memory_limit(reader(files)) is None
+    files[f"{folder}/memory.limit_in_bytes"] = "1000\n"
+    assert memory_limit(reader(files)) == 1000
+
+
+LIMITS = """Limit                     Soft Limit           Hard Limit           Units
+Max cpu time              unlimited            unlimited            seconds
+Max data size             unlimited            unlimited            bytes
+Max processes             96364                96364                processes
+Max address space         4294967296           unlimited            bytes
+"""
+
+
+def test_limits_of_processes_are_bytes():
+    assert parse_limits(LIMITS) == {"Max address space": 4 * GIB}
+
+
+def test_a_process_limit_bounds_what_is_left_of_it():
+    files = {
+        "/proc/meminfo": MEMINFO,
+        "/proc/self/limits": LIMITS,
+        "/proc/self/status": "VmPeak:\t 2000000 kB\nVmSize:\t 1048576 kB\nVmData:\t 500 kB\n",
+    }
+    assert memory_from(reader(files)) == FreeMemory(3 * GIB, "RLIMIT_AS")
+
+
+def test_a_real_process_under_ulimit_knows_it():
+    code = (
+        "from okno.inspect.memory import free_memory as f; m = f(); print(m.free_bytes, m.bound_by)"
+    )
+    said = subprocess.run(
+        ["sh", "-c", 'ulimit -v 3000000; exec "$0" -c "$1"', sys.executable, code],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert said[1] == "RLIMIT_AS"
+    assert 2 * GIB < int(said[0]) < 3_000_000 * 1024
+
+
+@given(st.text(max_size=200))
+def test_no_kernel_file_is_too_strange(text):
+    answer = memory_from(lambda path: "MemAvailable: 1 kB\n" + text)
+    assert answer is not None
+    assert answer.free_bytes >= 0
+    assert (memory_limit(lambda path: text) or 0) >= 0
+    assert free_in_v1(text, text, text) is None or text.strip().isdigit()
