@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,14 @@ from okno.bench.quantise import FileType
 from okno.bench.shapes import PRESETS, write_gguf
 
 MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_the_developer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test, and no process that a test starts, reads this user's own settings or what okno
+    learnt for them, or adds to it."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

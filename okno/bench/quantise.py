@@ -11,28 +11,32 @@ import numpy.typing as npt
 
 from okno.bench.tensors import Shape, Tensor
 
-FileType = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M"]
-FILE_TYPES: tuple[FileType, ...] = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M")
+FileType = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "MXFP4"]
+FILE_TYPES: tuple[FileType, ...] = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "MXFP4")
 CHUNK_VALUES = 4 * 1024 * 1024
+REPEAT_VALUES = 64 * 1024 * 1024
 
 # ggml.h, enum ggml_type: number and values per block.
 GGML = {"F32": (0, 1), "F16": (1, 1), "BF16": (30, 1), "Q4_0": (2, 32), "Q5_0": (6, 32),
-        "Q8_0": (8, 32), "Q4_K": (12, 256), "Q6_K": (14, 256)}  # fmt: skip
-FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0", "Q4_0": "F16", "Q5_0": "F16", "Q8_0": "F16"}
+        "Q8_0": (8, 32), "Q4_K": (12, 256), "Q6_K": (14, 256), "MXFP4": (39, 32)}  # fmt: skip
+FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0", "Q4_0": "F16", "Q5_0": "F16", "Q8_0": "F16",
+            "MXFP4": "F16"}  # fmt: skip
 
 
 def storage_type(shape: Shape, tensor: Tensor, file_type: FileType) -> str:
     """The ggml type of `tensor` in a file of `file_type`.
 
     The rules of llama-quantize (llama.cpp, src/llama-quant.cpp): the output layer of a 4-bit file
-    is Q6_K; Q4_K_M keeps some value and down projections in Q6_K; a row that is no whole number
-    of blocks falls back to the next finer type.
+    is Q6_K; Q4_K_M keeps some value and down projections in Q6_K; MXFP4 is for experts, the rest
+    Q8_0; a row that is no whole number of blocks falls back to the next finer type.
     """
     if not tensor.quantised:
         return "F32"
     wanted: str = file_type
     if file_type in ("Q4_0", "Q4_K_M"):
         wanted = _four_bit_type(shape, tensor, file_type)
+    elif file_type == "MXFP4" and not tensor.name.endswith("_exps.weight"):
+        wanted = "Q8_0"
     while tensor.columns % GGML[wanted][1]:
         wanted = FALLBACK[wanted]
     return wanted
@@ -44,7 +48,7 @@ def _four_bit_type(shape: Shape, tensor: Tensor, file_type: FileType) -> str:
         return "Q6_K"
     if file_type == "Q4_0":
         return "Q4_0"
-    kept_fine = tensor.name.endswith(("attn_v.weight", "ffn_down.weight"))
+    kept_fine = tensor.name.endswith(("attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight"))
     return "Q6_K" if kept_fine and _more_bits(_layer(tensor), shape.n_layer) else "Q4_K"
 
 
@@ -60,20 +64,24 @@ def _more_bits(layer: int, n_layer: int) -> bool:
 
 def stored_bytes(tensor: Tensor, ggml_type: str) -> int:
     """Size of `tensor` in a file."""
-    return _row_bytes(tensor, ggml_type) * max(tensor.rows, 1)
+    return _row_bytes(tensor, ggml_type) * tensor.n_rows
 
 
 def random_weights(tensor: Tensor, ggml_type: str, seed: int) -> npt.NDArray[np.uint8]:
     """The stored bytes of `tensor`, filled from (seed, name): the same in every file.
 
-    Works through CHUNK_VALUES values at a time, so a large tensor costs its stored size only.
+    Works through CHUNK_VALUES values at a time, so a large tensor costs its stored size only. One
+    of more than REPEAT_VALUES repeats its first chunk: random numbers would cost most of the time.
     """
     source = np.random.Generator(np.random.SFC64([seed, zlib.crc32(tensor.name.encode())]))
-    rows, row_bytes = max(tensor.rows, 1), _row_bytes(tensor, ggml_type)
+    rows, row_bytes = tensor.n_rows, _row_bytes(tensor, ggml_type)
     stored = np.empty(rows * row_bytes, np.uint8)
     step = max(1, CHUNK_VALUES // tensor.columns)
     for start in range(0, rows, step):
         count = min(step, rows - start)
+        if start and tensor.n_values > REPEAT_VALUES:
+            stored[start * row_bytes : (start + count) * row_bytes] = stored[: count * row_bytes]
+            continue
         values = _values(tensor, count, source)
         _quantise(values, stored[start * row_bytes :], ggml_type)
     return stored

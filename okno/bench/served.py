@@ -67,6 +67,7 @@ async def serve(
 
 def _start(options: Sequence[str], port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OKNO_")}
+    environment["OKNO_CONFIG"] = "none"
     return subprocess.Popen(
         command(options, port),
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,

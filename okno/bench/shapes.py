@@ -16,34 +16,15 @@ from typing import TYPE_CHECKING
 
 from okno.bench.quantise import FILE_TYPES, GGML, FileType, random_weights, storage_type
 from okno.bench.quantise import stored_bytes as tensor_bytes
+from okno.bench.shape_presets import MEMORY, SPEED, TINY
 from okno.bench.tensors import Shape, Tensor, mamba_heads, tensors
 from okno.bench.vocab import Vocab, byte_bpe, wordpiece
 
 if TYPE_CHECKING:
     import gguf
 
-PRESETS: dict[str, Shape] = {
-    s.name: s
-    for s in (
-        # 1.04 B weights: 973 M in the layers, 66 M in a tied vocabulary of 32,000.
-        Shape("llama-1b", "llama", n_embd=2048, n_layer=16, n_head=32, n_head_kv=8, head_dim=64,
-              n_ff=8192, n_vocab=32_000, ctx_train=8192, rope_base=500_000.0),
-        # The sizes of SmolLM-135M.
-        Shape("llama-135m", "llama", n_embd=576, n_layer=30, n_head=9, n_head_kv=3, head_dim=64,
-              n_ff=1536, n_vocab=49_152, ctx_train=2048),
-        Shape("tiny", "llama", n_embd=64, n_layer=2, n_head=4, n_head_kv=2, head_dim=16,
-              n_ff=128, n_vocab=512, ctx_train=1024, tied=False),
-        Shape("qwen3-tiny", "qwen3", n_embd=64, n_layer=2, n_head=4, n_head_kv=2, head_dim=32,
-              n_ff=128, n_vocab=512, ctx_train=1024, rope_base=1e6, tied=False),
-        Shape("gemma3-tiny", "gemma3", n_embd=64, n_layer=6, n_head=4, n_head_kv=2, head_dim=32,
-              n_ff=128, n_vocab=512, ctx_train=1024, rope_base=1e6, sliding_window=64,
-              tied=False),
-        Shape("mamba2-tiny", "mamba2", n_embd=64, n_layer=2, n_vocab=512, ctx_train=1024,
-              state_size=16, tied=False),
-        Shape("bert-tiny", "bert", n_embd=64, n_layer=2, n_head=4, n_head_kv=4, head_dim=16,
-              n_ff=128, n_vocab=512, ctx_train=128, pooling="mean"),
-    )
-}  # fmt: skip
+ALIGNMENT = 32  # of tensors in a GGUF file, unless the header says otherwise
+PRESETS: dict[str, Shape] = {shape.name: shape for shape in (*SPEED, *TINY, *MEMORY)}
 
 
 def write_gguf(shape: Shape, path: Path, file_type: FileType = "F16", seed: int = 0) -> int:
@@ -65,21 +46,46 @@ def write_gguf(shape: Shape, path: Path, file_type: FileType = "F16", seed: int 
     return path.stat().st_size
 
 
+def write_header(shape: Shape, path: Path, file_type: FileType = "F16") -> int:
+    """Write only the header of `shape`: a sparse file as long as the whole model, enough for
+    planning and a dry run. Returns its length in bytes."""
+    writer = _header(shape, file_type)
+    plan = [(t, storage_type(shape, t, file_type)) for t in tensors(shape)]
+    try:
+        _announce(writer, plan)
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.flush()
+    finally:
+        writer.close()
+    stored = sum(_aligned(tensor_bytes(t, ggml_type)) for t, ggml_type in plan)
+    size_bytes = _aligned(path.stat().st_size) + stored
+    os.truncate(path, size_bytes)
+    return size_bytes
+
+
+def _aligned(n_bytes: int) -> int:
+    return (n_bytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
+
 def _header(shape: Shape, file_type: FileType) -> gguf.GGUFWriter:
     """A writer that holds all metadata of the model."""
     import gguf
 
     writer = gguf.GGUFWriter(None, shape.architecture)
-    names = {"F32": "ALL_F32"}
+    names = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"}
     number = gguf.LlamaFileType[names.get(file_type, f"MOSTLY_{file_type}")]
     writer.add_name(f"{shape.name} random")
     writer.add_file_type(number)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _sizes(writer, shape)
-    if shape.architecture == "mamba2":
+    if shape.state_size or shape.architecture == "lfm2":
         _recurrent(writer, shape)
-    else:
+    if shape.n_head:
         _heads(writer, shape)
+    if shape.n_expert:
+        _experts(writer, shape)
     _tokenizer(writer, _vocab(shape))
     return writer
 
@@ -98,9 +104,12 @@ def _heads(writer: gguf.GGUFWriter, shape: Shape) -> None:
     import gguf
 
     writer.add_head_count(shape.n_head)
-    writer.add_head_count_kv(shape.n_head_kv)
-    writer.add_key_length(shape.head_dim)
-    writer.add_value_length(shape.head_dim)
+    writer.add_head_count_kv(_kv_heads(shape))
+    if shape.kv_lora:
+        _latent(writer, shape)
+    else:
+        writer.add_key_length(shape.head_dim)
+        writer.add_value_length(shape.head_dim)
     if shape.sliding_window:
         writer.add_sliding_window(shape.sliding_window)
     if shape.architecture == "bert":
@@ -108,12 +117,43 @@ def _heads(writer: gguf.GGUFWriter, shape: Shape) -> None:
         writer.add_causal_attention(False)
         writer.add_pooling_type(gguf.PoolingType[shape.pooling.upper()])
     else:
-        writer.add_rope_dimension_count(shape.head_dim)
+        writer.add_rope_dimension_count(shape.rope_dim or shape.head_dim)
         writer.add_rope_freq_base(shape.rope_base)
 
 
+def _kv_heads(shape: Shape) -> int | list[int]:
+    """Per layer in a hybrid: a layer without them is recurrent."""
+    if not shape.attention_layers:
+        return 1 if shape.kv_lora else shape.n_head_kv
+    return [shape.n_head_kv * (i in shape.attention_layers) for i in range(shape.n_layer)]
+
+
+def _latent(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    """Latent attention: what the cache keeps, and what a head sees."""
+    writer.add_key_length(shape.kv_lora + shape.rope_dim)
+    writer.add_value_length(shape.kv_lora)
+    writer.add_key_length_mla(shape.head_dim)
+    writer.add_value_length_mla(shape.v_head_dim)
+    writer.add_kv_lora_rank(shape.kv_lora)
+    if shape.q_lora:
+        writer.add_q_lora_rank(shape.q_lora)
+
+
+def _experts(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    writer.add_expert_count(shape.n_expert)
+    writer.add_expert_used_count(shape.n_expert_used)
+    writer.add_expert_feed_forward_length(shape.n_ff_expert)
+    if shape.kv_lora:
+        writer.add_leading_dense_block_count(shape.dense_layers)
+        writer.add_expert_shared_count(shape.shared_experts)
+
+
 def _recurrent(writer: gguf.GGUFWriter, shape: Shape) -> None:
-    writer.add_head_count(0)
+    if shape.architecture == "lfm2":
+        writer.add_shortconv_l_cache(shape.conv_kernel)
+        return
+    if not shape.n_head:
+        writer.add_head_count(0)
     writer.add_ssm_conv_kernel(shape.conv_kernel)
     writer.add_ssm_inner_size(shape.n_inner)
     writer.add_ssm_state_size(shape.state_size)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Fill = Literal["normal", "ones", "zeros", "decay", "time_step"]
+Architecture = Literal[
+    "llama", "qwen3", "gemma3", "mamba2", "bert", "phi3", "qwen3moe", "gpt-oss", "deepseek2",
+    "granitehybrid", "lfm2",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,11 +18,15 @@ class Shape:
     """The sizes of a model. Widths in values, ctx_train in tokens.
 
     tied: the output layer is the token embedding. sliding_window: tokens that all but every sixth
-    layer see (gemma3). state_size, conv_kernel: recurrent state and convolution (mamba2).
+    layer see (gemma3), or every second (gpt-oss). state_size, conv_kernel: recurrent state and
+    convolution (mamba2, granitehybrid; lfm2 has the convolution alone). attention_layers: in a
+    hybrid, the layers with attention; all others are recurrent. n_ff_expert: width of one expert;
+    dense_layers: leading layers without experts; shared_experts: experts every token uses.
+    q_lora, kv_lora, rope_dim, v_head_dim: latent attention (deepseek2).
     """
 
     name: str
-    architecture: Literal["llama", "qwen3", "gemma3", "mamba2", "bert"]
+    architecture: Architecture
     n_embd: int
     n_layer: int
     n_vocab: int
@@ -33,6 +41,16 @@ class Shape:
     state_size: int = 0
     conv_kernel: int = 4
     pooling: Literal["none", "mean", "cls"] = "none"
+    attention_layers: tuple[int, ...] = ()
+    n_expert: int = 0
+    n_expert_used: int = 0
+    n_ff_expert: int = 0
+    dense_layers: int = 0
+    shared_experts: int = 0
+    q_lora: int = 0
+    kv_lora: int = 0
+    rope_dim: int = 0
+    v_head_dim: int = 0
 
     @property
     def n_inner(self) -> int:
@@ -46,22 +64,29 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor to write. `rows` x `columns` (columns = input width; rows 0: a vector)."""
+    """A tensor to write. `rows` x `columns` (columns = input width; rows 0: a vector), `slices`
+    times (experts, heads; 0: no such dimension)."""
 
     name: str
     rows: int
     columns: int
     fill: Fill = "normal"
     quantised: bool = True
+    slices: int = 0
 
     @property
     def dimensions(self) -> tuple[int, ...]:
         """Outermost first, as numpy has them."""
-        return (self.rows, self.columns) if self.rows else (self.columns,)
+        return tuple(n for n in (self.slices, self.rows, self.columns) if n)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in all slices."""
+        return max(self.slices, 1) * max(self.rows, 1)
 
     @property
     def n_values(self) -> int:
-        return max(self.rows, 1) * self.columns
+        return self.n_rows * self.columns
 
 
 def tensors(shape: Shape) -> list[Tensor]:
@@ -121,21 +146,128 @@ def _gemma3(s: Shape) -> Iterator[Tensor]:
         yield _vector(f"{block}.post_ffw_norm.weight", s.n_embd)
 
 
-def _mamba2(s: Shape) -> Iterator[Tensor]:
-    """One head per 32 inner values, one group."""
-    heads = mamba_heads(s)
-    mixed = s.n_inner + 2 * s.state_size
+def _phi3(s: Shape) -> Iterator[Tensor]:
+    """Query, key and value in one tensor, as are gate and up."""
     yield from _head(s)
     for block in _blocks(s):
         yield _vector(f"{block}.attn_norm.weight", s.n_embd)
-        yield Tensor(f"{block}.ssm_in.weight", s.n_inner + mixed + heads, s.n_embd)
-        yield Tensor(f"{block}.ssm_conv1d.weight", mixed, s.conv_kernel, quantised=False)
-        yield _vector(f"{block}.ssm_conv1d.bias", mixed, "zeros")
-        yield _vector(f"{block}.ssm_dt.bias", heads, "time_step")
-        yield Tensor(f"{block}.ssm_a", heads, 1, "decay", quantised=False)
-        yield Tensor(f"{block}.ssm_d", heads, 1, "ones", quantised=False)
-        yield Tensor(f"{block}.ssm_norm.weight", 1, s.n_inner, "ones", quantised=False)
-        yield Tensor(f"{block}.ssm_out.weight", s.n_embd, s.n_inner)
+        fused = (s.n_head + 2 * s.n_head_kv) * s.head_dim
+        yield Tensor(f"{block}.attn_qkv.weight", fused, s.n_embd)
+        yield Tensor(f"{block}.attn_output.weight", s.n_embd, s.n_head * s.head_dim)
+        yield _vector(f"{block}.ffn_norm.weight", s.n_embd)
+        yield Tensor(f"{block}.ffn_up.weight", 2 * s.n_ff, s.n_embd)
+        yield Tensor(f"{block}.ffn_down.weight", s.n_embd, s.n_ff)
+
+
+def _experts(s: Shape, block: str) -> Iterator[Tensor]:
+    """The router and the experts' three projections."""
+    n, wide = s.n_expert, s.n_ff_expert
+    yield Tensor(f"{block}.ffn_gate_inp.weight", n, s.n_embd, quantised=False)
+    yield Tensor(f"{block}.ffn_gate_exps.weight", wide, s.n_embd, slices=n)
+    yield Tensor(f"{block}.ffn_up_exps.weight", wide, s.n_embd, slices=n)
+    yield Tensor(f"{block}.ffn_down_exps.weight", s.n_embd, wide, slices=n)
+
+
+def _qwen3moe(s: Shape) -> Iterator[Tensor]:
+    yield from _head(s)
+    for block in _blocks(s):
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        yield from _attention(s, block)
+        yield from _head_norms(s, block)
+        yield _vector(f"{block}.ffn_norm.weight", s.n_embd)
+        yield from _experts(s, block)
+
+
+def _gpt_oss(s: Shape) -> Iterator[Tensor]:
+    """Biases everywhere, a sink per head."""
+    yield from _head(s)
+    for block in _blocks(s):
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        for tensor in (*_attention(s, block), *_experts(s, block)):
+            yield tensor
+            bias = tensor.name.replace("weight", "bias")
+            yield Tensor(bias, tensor.slices, tensor.rows, "zeros", quantised=False)
+        yield _vector(f"{block}.attn_sinks.weight", s.n_head, "zeros")
+        yield _vector(f"{block}.post_attention_norm.weight", s.n_embd)
+
+
+def _deepseek2(s: Shape) -> Iterator[Tensor]:
+    yield from _head(s)
+    for i, block in enumerate(_blocks(s)):
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        yield from _latent_attention(s, block)
+        yield _vector(f"{block}.ffn_norm.weight", s.n_embd)
+        if i < s.dense_layers:
+            yield from _feed_forward(s, block)
+        else:
+            yield from _experts(s, block)
+            wide = s.n_ff_expert * s.shared_experts
+            yield Tensor(f"{block}.ffn_gate_shexp.weight", wide, s.n_embd)
+            yield Tensor(f"{block}.ffn_up_shexp.weight", wide, s.n_embd)
+            yield Tensor(f"{block}.ffn_down_shexp.weight", s.n_embd, wide)
+
+
+def _latent_attention(s: Shape, block: str) -> Iterator[Tensor]:
+    nope = s.head_dim - s.rope_dim
+    if s.q_lora:
+        yield Tensor(f"{block}.attn_q_a.weight", s.q_lora, s.n_embd)
+        yield _vector(f"{block}.attn_q_a_norm.weight", s.q_lora)
+        yield Tensor(f"{block}.attn_q_b.weight", s.n_head * s.head_dim, s.q_lora)
+    else:
+        yield Tensor(f"{block}.attn_q.weight", s.n_head * s.head_dim, s.n_embd)
+    yield Tensor(f"{block}.attn_kv_a_mqa.weight", s.kv_lora + s.rope_dim, s.n_embd)
+    yield _vector(f"{block}.attn_kv_a_norm.weight", s.kv_lora)
+    yield Tensor(f"{block}.attn_k_b.weight", s.kv_lora, nope, slices=s.n_head)
+    yield Tensor(f"{block}.attn_v_b.weight", s.v_head_dim, s.kv_lora, slices=s.n_head)
+    yield Tensor(f"{block}.attn_output.weight", s.n_embd, s.n_head * s.v_head_dim)
+
+
+def _mamba2(s: Shape) -> Iterator[Tensor]:
+    yield from _head(s)
+    for block in _blocks(s):
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        yield from _state_space(s, block)
+
+
+def _state_space(s: Shape, block: str) -> Iterator[Tensor]:
+    """One head per 32 inner values, one group."""
+    heads = mamba_heads(s)
+    mixed = s.n_inner + 2 * s.state_size
+    yield Tensor(f"{block}.ssm_in.weight", s.n_inner + mixed + heads, s.n_embd)
+    yield Tensor(f"{block}.ssm_conv1d.weight", mixed, s.conv_kernel, quantised=False)
+    yield _vector(f"{block}.ssm_conv1d.bias", mixed, "zeros")
+    yield _vector(f"{block}.ssm_dt.bias", heads, "time_step")
+    yield Tensor(f"{block}.ssm_a", heads, 1, "decay", quantised=False)
+    yield Tensor(f"{block}.ssm_d", heads, 1, "ones", quantised=False)
+    yield Tensor(f"{block}.ssm_norm.weight", 1, s.n_inner, "ones", quantised=False)
+    yield Tensor(f"{block}.ssm_out.weight", s.n_embd, s.n_inner)
+
+
+def _granite_hybrid(s: Shape) -> Iterator[Tensor]:
+    yield from _head(s)
+    for i, block in enumerate(_blocks(s)):
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        yield from _attention(s, block) if i in s.attention_layers else _state_space(s, block)
+        yield _vector(f"{block}.ffn_norm.weight", s.n_embd)
+        yield from _feed_forward(s, block)
+
+
+def _lfm2(s: Shape) -> Iterator[Tensor]:
+    """Short convolutions between layers of attention."""
+    yield Tensor("token_embd.weight", s.n_vocab, s.n_embd)
+    yield _vector("token_embd_norm.weight", s.n_embd)
+    for i, block in enumerate(_blocks(s)):
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        if i in s.attention_layers:
+            yield from _attention(s, block)
+            yield from _head_norms(s, block)
+        else:
+            conv = f"{block}.shortconv"
+            yield Tensor(f"{conv}.conv.weight", s.n_embd, s.conv_kernel, quantised=False)
+            yield Tensor(f"{conv}.in_proj.weight", 3 * s.n_embd, s.n_embd)
+            yield Tensor(f"{conv}.out_proj.weight", s.n_embd, s.n_embd)
+        yield _vector(f"{block}.ffn_norm.weight", s.n_embd)
+        yield from _feed_forward(s, block)
 
 
 def mamba_heads(s: Shape) -> int:
@@ -176,4 +308,10 @@ _BY_ARCHITECTURE: dict[str, Callable[[Shape], Iterator[Tensor]]] = {
     "gemma3": _gemma3,
     "mamba2": _mamba2,
     "bert": _bert,
+    "phi3": _phi3,
+    "qwen3moe": _qwen3moe,
+    "gpt-oss": _gpt_oss,
+    "deepseek2": _deepseek2,
+    "granitehybrid": _granite_hybrid,
+    "lfm2": _lfm2,
 }

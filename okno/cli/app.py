@@ -18,6 +18,15 @@ COMMANDS = {
     "serve": "Serve a model over HTTP, OpenAI-compatible.",
     "chat": "Chat with a model in the terminal, or get one answer.",
     "models": "List the models on this machine.",
+    "plan": "Show what every window of a model costs and gives here, and pick the best.",
+    "recommend": "Rank the models of the catalog by what this hardware really gives.",
+    "tune": "Measure the best few windows of a model on this machine and pick one.",
+    "tokens": "Count words, characters and tokens of a text by a model's own tokenizer.",
+    "hardware": "Show processor, memory and accelerators: total and free, and what limits them.",
+    "calibrate": "Measure what this machine is fast at, for plans of any model.",
+    "depth": "Measure what a wider window buys in quality on a text.",
+    "bench": "Check okno's own predictions by measuring on this machine.",
+    "config": "Show, explain and change the settings and generation_config.yaml.",
     "version": "Show the versions of okno and of what it stands on.",
 }
 CONTEXT = {
@@ -61,11 +70,20 @@ def build() -> Any:
 
 
 def load_command(name: str) -> Any:
-    """The click command `name`, imported now. Its module has a function of that name."""
+    """The click command `name`, imported now. Its module has a function of that name, or a table
+    SUBCOMMANDS of functions."""
     from okno.cli.options import SectionedCommand
 
     module = import_module(f"okno.cli.{name}")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
+    if hasattr(module, "SUBCOMMANDS"):
+        app.info.help = COMMANDS[name]
+        app.info.epilog = getattr(module, "EPILOG", None)
+        app.callback(invoke_without_command=True)(_group)
+        for word, function in module.SUBCOMMANDS.items():
+            settings = getattr(module, "CONTEXTS", {}).get(word)
+            app.command(word, cls=SectionedCommand, context_settings=settings)(function)
+        return typer.main.get_command(app)
     app.command(name, cls=SectionedCommand, epilog=getattr(module, "EPILOG", None))(
         getattr(module, name)
     )
@@ -74,6 +92,11 @@ def load_command(name: str) -> Any:
 
 def _placeholder() -> None:
     """Stands for a command in the list."""
+
+
+def _group(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 def _root(

@@ -15,7 +15,7 @@ from okno.cli.interrupts import Interrupts
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.partner import WINDOW_SETTINGS, local_url, partner
 from okno.cli.text import for_stderr
-from okno.config.load import load
+from okno.config.load import Loaded, load
 from okno.config.settings import ServeSettings
 from okno.core.errors import BadSetting
 
@@ -25,7 +25,7 @@ EPILOG = (
 )
 
 
-@with_settings("model", "models_dir", *WINDOW_SETTINGS, "api_key")
+@with_settings("model", "models_dir", *WINDOW_SETTINGS, "api_key", "config")
 def chat(
     given: GivenFlags,
     prompt: Annotated[
@@ -75,7 +75,7 @@ def chat(
         _remark(note)
     question = _question(prompt)
     with partner(loaded, given, url, _remark) as found:
-        if temperature is None and found.greedy:
+        if temperature is None and found.greedy and _is_free(loaded):
             temperature = 0.0
         checked = loaded.settings.model if loaded.source("model") == "command line" else None
         options = AnswerOptions(checked if url else None, max_tokens, temperature)
@@ -90,6 +90,11 @@ def chat(
             interrupts.install()
             _converse(session, interrupts)
     return 0
+
+
+def _is_free(loaded: Loaded) -> bool:
+    """Nobody set how the next token is drawn."""
+    return loaded.source("temperature") == loaded.source("do_sample") == "default"
 
 
 def _question(prompt: str | None) -> str | None:

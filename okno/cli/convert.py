@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
+
+from okno.advisor.learnt import Learnt
+from okno.config.explain import explain
+from okno.config.load import Loaded
 from okno.config.settings import ServeSettings
+from okno.core.request import Sampling
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.listing import LocalModel
-from okno.server.settings import ServerSettings
+from okno.server.settings import GenerationDefaults, ServerSettings
 
 
 def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerOptions:
@@ -26,6 +34,19 @@ def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerO
         queue_limit=settings.queue_limit,
         prefix_cache=settings.prefix_cache,
         script=settings.script,
+        prefer=settings.prefer,
+        max_ttft_s=settings.max_ttft,
+        min_tok_s=settings.min_tok_s,
+    )
+
+
+def with_learnt(options: WorkerOptions, learnt: Learnt) -> WorkerOptions:
+    """`options` for a worker that plans with what was learnt of this machine."""
+    known = learnt.calibration
+    return msgspec.structs.replace(
+        options,
+        calibration=known.to_json() if known else None,
+        process_bytes=learnt.overhead.process_bytes,
     )
 
 
@@ -41,7 +62,32 @@ def server_settings(settings: ServeSettings, model: LocalModel | None) -> Server
         allowed_hosts=settings.allowed_host,
         allowed_origins=settings.allowed_origin,
         drain_timeout_s=settings.drain_timeout,
+        defaults=generation_defaults(settings),
+        models_dir=settings.models_dir,
     )
+
+
+def with_config(server: ServerSettings, loaded: Loaded) -> ServerSettings:
+    """`server` that can show where its settings come from."""
+    file = str(loaded.file.absolute()) if loaded.file else None
+    return replace(server, config=explain(loaded), config_file=file)
+
+
+def generation_defaults(settings: ServeSettings) -> GenerationDefaults:
+    """What requests get that do not say."""
+    sampling = Sampling(
+        temperature=settings.temperature if settings.do_sample else 0.0,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+        typical_p=settings.typical_p,
+        repetition_penalty=settings.repetition_penalty,
+        penalty_last_n=settings.repeat_last_n,
+        frequency_penalty=settings.frequency_penalty,
+        presence_penalty=settings.presence_penalty,
+        seed=settings.seed,
+    )
+    return GenerationDefaults(sampling, settings.max_new_tokens, settings.stop_strings)
 
 
 def served_name(settings: ServeSettings, model: LocalModel | None) -> str:

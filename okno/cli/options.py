@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from okno.config.flag import Flag
-from okno.config.load import Given
+from okno.config.given import Given
 from okno.config.refused import REFUSED, Refused
 from okno.config.settings import ServeSettings, flag_of
 from okno.core.errors import BadSetting
@@ -38,18 +38,19 @@ class SectionedCommand(TyperCommand):
 
 
 def with_settings(
-    *names: str, refuse_others: bool = False
+    *names: str, refuse_others: bool = False, hidden: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Give a command the flags of settings `names`; it gets what was used as `given`.
 
     The command's own parameters come first in its help. refuse_others: know flags of other
-    programs that okno has not, to refuse them with what to do instead.
+    programs that okno has not, to refuse them with what to do instead. hidden: the help does not
+    list the flags.
     """
 
     def decorate(command: Callable[..., int | None]) -> Callable[..., int | None]:
         own = inspect.signature(command, eval_str=True).parameters.values()
         kept = [parameter for parameter in own if parameter.name != "given"]
-        made = [parameter for name in names for parameter in _parameters(name)]
+        made = [parameter for name in names for parameter in _parameters(name, hidden)]
         made += _refused_parameters() if refuse_others else []
 
         def run(**values: Any) -> int | None:
@@ -102,10 +103,10 @@ def default_of(name: str) -> str:
     return "" if field.default in ("", ()) else str(field.default)
 
 
-def _parameters(name: str) -> Iterator[inspect.Parameter]:
+def _parameters(name: str, hidden: bool) -> Iterator[inspect.Parameter]:
     """The shown option of a setting, and a hidden one for each name that others use."""
     flag = flag_of(name)
-    yield _parameter(name, name, flag, *flag.names, hidden=flag.hidden)
+    yield _parameter(name, name, flag, *flag.names, hidden=hidden or flag.hidden)
     for index, alias in enumerate(flag.also):
         yield _parameter(f"{name}__{index}", name, flag, alias, hidden=True)
 
@@ -171,8 +172,10 @@ def nearest_options(asked: str, params: Iterable[Any]) -> list[str]:
 def _is_suggested(param: Any) -> bool:
     if param.name.startswith(REFUSED_PREFIX):
         return False
-    setting, _, alias = param.name.partition("__")
-    return not getattr(param, "hidden", False) or (bool(alias) and not flag_of(setting).hidden)
+    setting = param.name.partition("__")[0]
+    if setting in ServeSettings.model_fields:
+        return not flag_of(setting).hidden
+    return not getattr(param, "hidden", False)
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:

@@ -18,6 +18,7 @@ from okno.inspect.listing import LocalModel
 from okno.inspect.models import demo_model, find_model, models_folder
 
 WINDOW_SETTINGS = ("batch_size", "ctx")
+ASKED_NOW = ("command line", "environment")  # a file speaks of every server, the running one too
 FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 Say = Callable[[str], None]
 
@@ -87,7 +88,7 @@ def _asked(stack: ExitStack, loaded: Loaded, url: str) -> Partner:
 def _running(stack: ExitStack, loaded: Loaded, model: str) -> Partner | None:
     """The okno server where `okno serve` would listen, if it serves `model` and no other window
     was asked for."""
-    if any(name in loaded.given for name in WINDOW_SETTINGS):
+    if any(loaded.source(name) in ASKED_NOW for name in WINDOW_SETTINGS):
         return None
     if_gone = "It was there a moment ago; run the command again."
     client = ChatClient(local_url(loaded.settings), loaded.settings.api_key, if_gone=if_gone)

@@ -12,18 +12,21 @@ from typing import Annotated
 
 import typer
 
+from okno.cli.model_settings import model_of, with_own_settings
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.reporters import HumanReporter, ProgramReporter, Reporter
 from okno.config.load import Loaded, load
 from okno.config.settings import ServeSettings
 from okno.core.errors import OknoError
-from okno.inspect.file_type import file_type
+from okno.inspect.gguf import stored_type
+from okno.inspect.gguf_types import bits_of
 from okno.inspect.listing import LocalModel
-from okno.inspect.models import find_model, models_folder
 
 EPILOG = (
-    "Every option can be set as an environment variable: OKNO_BATCH_SIZE=4 is --batch-size 4. The "
-    "command line wins. Underscores in option names count as dashes: --batch_size is --batch-size."
+    "Every option can be set as an environment variable (OKNO_BATCH_SIZE=4 is --batch-size 4) or "
+    "in generation_config.yaml (`okno config init` writes a sample). The command line wins, then "
+    "the environment, then the file. Underscores in option names count as dashes: --batch_size is "
+    "--batch-size."
 )
 ASKED_BITS = {"load_in_8bit": 8, "load_in_4bit": 4}
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -43,10 +46,11 @@ def serve(
     try:
         with closing(reporter):
             loaded = load(given, os.environ)
-            model = _model(loaded.settings)
+            model = model_of(loaded.settings)
+            loaded = with_own_settings(loaded, model)
             for note in [] if private else [*loaded.notes, *_notes(loaded, model)]:
                 reporter.note(note)
-            _serve(loaded.settings, model, reporter)
+            _serve(loaded, model, reporter)
     except OknoError as error:
         if not private:
             raise
@@ -55,25 +59,24 @@ def serve(
     return 0
 
 
-def _serve(settings: ServeSettings, model: LocalModel | None, reporter: Reporter) -> None:
+def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None:
     """Heavy imports only now: everything cheap has been checked."""
+    settings = loaded.settings
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
 
-    from okno.cli.convert import server_settings, worker_options
+    from okno.advisor.learnt import learnt
+    from okno.cli.convert import server_settings, with_config, with_learnt, worker_options
     from okno.cli.serving import serving
+    from okno.inspect.hardware.machine import this_machine
     from okno.server.run import run
 
-    server = server_settings(settings, model)
-    options = worker_options(settings, model)
+    server = with_config(server_settings(settings, model), loaded)
+    known = learnt(this_machine(), model.path if model else None)
+    for note in known.notes:
+        reporter.note(note)
+    options = with_learnt(worker_options(settings, model), known)
     reporter.loading(options.name, model.size_bytes if model else 0)
     run(serving(options, server, settings.hang_timeout, reporter))
-
-
-def _model(settings: ServeSettings) -> LocalModel | None:
-    """The model file; None for the scripted engine, which has none."""
-    if settings.engine == "scripted":
-        return None
-    return find_model(settings.model, models_folder(settings.models_dir))
 
 
 def _notes(loaded: Loaded, model: LocalModel | None) -> list[str]:
@@ -89,13 +92,14 @@ def _notes(loaded: Loaded, model: LocalModel | None) -> list[str]:
 
 def _stored_as(flag: str, asked_bits: int, path: Path) -> str:
     """What asking for fewer bits means for a GGUF file: it depends on what is in it."""
-    found = file_type(path)
-    if found is not None and found.bits <= asked_bits:
+    found = stored_type(path)
+    bits = bits_of(found) if found else None
+    if bits is not None and bits <= asked_bits:
         return (
-            f"{flag}: the weights in {path.name} are already quantised ({found.name}). Nothing "
+            f"{flag}: the weights in {path.name} are already quantised ({found}). Nothing "
             "would be gained; they are kept as they are."
         )
-    stored = f" ({found.name})" if found else ""
+    stored = f" ({found})" if found else ""
     return (
         f"{flag}: {path.name} is served as it is stored{stored}; okno does not quantise while "
         f"loading yet. A file with {asked_bits}-bit weights would need less memory."

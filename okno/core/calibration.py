@@ -56,8 +56,9 @@ class AttentionCost:
 class Calibration:
     """Costs on one machine with one engine build and number of threads.
 
-    weights: per ggml type, seconds per weight of a product with so many rows. experts: the same
-    for the matrix of one expert. op_s: per operation of a step. activation_s: per row and value
+    weights: per ggml type, seconds per weight of a product with so many rows, of matrices of
+    wide_width inputs. slim: the same for slim_width inputs, at fewer row counts. experts: for the
+    matrix of one expert. op_s: per operation of a step. activation_s: per row and value
     that goes in or out of a matrix. state_s: per row and value of recurrent state. step_s: per
     step. sample_s, sample_entry_s: per sampled sequence, and per entry of the vocabulary and
     sequence. noise: half width of the 90 % interval of a single step, relative. seen_depth_tokens:
@@ -80,6 +81,9 @@ class Calibration:
     noise: float
     seen_depth_tokens: int
     experts: dict[str, Curve] = field(default_factory=dict)
+    slim: dict[str, Curve] = field(default_factory=dict)
+    wide_width: float = 2048.0
+    slim_width: float = 768.0
     state_s: float = 0.0
     version: int = VERSION
 
@@ -123,6 +127,9 @@ def _calibration(data: object) -> Calibration:
         noise=_number(told, "noise"),
         seen_depth_tokens=_count(told, "seen_depth_tokens"),
         experts=_curves(told["experts"]),
+        slim=_curves(told["slim"]),
+        wide_width=_width(told, "wide_width"),
+        slim_width=_width(told, "slim_width"),
         state_s=_number(told, "state_s"),
     )
 
@@ -164,6 +171,13 @@ def _attention(data: object) -> AttentionCost:
         skip_s=_number(told, "skip_s"),
         skip_tile_s=_number(told, "skip_tile_s"),
     )
+
+
+def _width(told: dict[str, object], name: str) -> float:
+    width = _number(told, name)
+    if width < 1:
+        raise ValueError(f"{name} is {width!r}, not at least 1")
+    return width
 
 
 def _list(told: dict[str, object], name: str) -> list[object]:

@@ -1,56 +1,93 @@
-"""The window a worker opens: what was asked, or what `auto` makes of model and free memory.
+"""The window a worker opens: what was asked, or what `auto` makes of model, machine and goal.
 
-Until the planner exists: the model's trained context and batch 4, cut down so that the KV pool
-and 1 GiB of room fit into the memory that is free once the weights are loaded. The batch is cut
-first, then the context is halved.
+Decided before a weight is read, with the planner's memory (plan/memory.py) and its search. A
+window that was asked is refused only when it needs more than is free; one that okno picks leaves
+room for the error of the prediction.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from okno.core.errors import BadSetting, DoesNotFit
+from okno.core.header import ModelHeader
+from okno.core.load import FlashAttention, Load
+from okno.core.machine import Machine
+from okno.core.plan import MemoryPlan
 from okno.core.window import MAX_BATCH_SIZE, KVType, Window
+from okno.plan.advice import Trouble, advise
+from okno.plan.goals import Goal, Prefer
+from okno.plan.memory import MemoryModel
+from okno.plan.search import SpeedModel, plan_windows
+from okno.plan.words import size
 
 AUTO_BATCH = 4
-AUTO_ROOM_BYTES = 1 << 30
-MIN_CTX = 256
-BYTES_PER_ELEMENT: dict[KVType, float] = {
-    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32,
-}  # fmt: skip
+MIN_CTX = 16
+MOST_ADVICE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user asked; None is `auto`."""
+    """What the user asked; None is `auto`. prefer and the limits steer `auto`."""
 
     batch_size: int | None
     ctx: int | None
     kv_pool_tokens: int | None
     kv_type: KVType
     step_tokens: int
+    prefer: Prefer = "speed"
+    max_ttft_s: float | None = None
+    min_tok_s: float | None = None
+    mmap: bool = False
+    flash_attention: FlashAttention = "auto"
+    gpu_layers: int = -1
+    kv_unified: bool = True
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(
+            prefer=self.prefer, max_ttft_s=self.max_ttft_s, min_tok_s=self.min_tok_s,
+            batch_size=self.batch_size, ctx=self.ctx, kv_types=(self.kv_type,),
+        )  # fmt: skip
+
+    def load(self, window: Window) -> Load:
+        """`window`, loaded as asked."""
+        return Load(window, self.mmap, self.flash_attention, self.gpu_layers, self.kv_unified)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """memory: predicted. notes: a line per thing a person should know."""
+
+    window: Window
+    memory: MemoryPlan
+    notes: tuple[str, ...]
 
 
 def choose_window(
-    asked: Asked, *, ctx_train: int, kv_elements_per_token: int, free_bytes: int
-) -> tuple[Window, tuple[str, ...]]:
-    """The window, and a line per decision that `auto` took.
+    asked: Asked,
+    header: ModelHeader,
+    machine: Machine,
+    memory: MemoryModel,
+    speed: SpeedModel | None,
+) -> Chosen:
+    """The window to open on `machine`. Raises BadSetting for values out of range, DoesNotFit when
+    an asked window needs more than is free, or nothing fits at all."""
+    check(asked)
+    plain = plain_window(asked, header.ctx_train)
+    if asked.kv_pool_tokens is None and (asked.batch_size is None or asked.ctx is None):
+        return _searched(asked, plain, header, machine, memory, speed)
+    needed = memory.memory(asked.load(plain))
+    _check_fits(Trouble(header, machine, asked.load(plain), memory), needed)
+    tight = () if needed.fits else (f"{_named(plain)} fits only just: {_against_free(needed)}.",)
+    return Chosen(plain, needed, (*_beyond(asked, plain, header.ctx_train), *tight))
 
-    kv_elements_per_token: K and V elements of one token over all layers. free_bytes: with the
-    weights already loaded. Raises BadSetting for values out of range, DoesNotFit when an asked
-    window needs more than is free.
-    """
-    _check(asked)
-    token_bytes = kv_elements_per_token * BYTES_PER_ELEMENT[asked.kv_type]
+
+def plain_window(asked: Asked, ctx_train: int) -> Window:
+    """What was asked, with the trained context and a batch of four where nothing was. Raises
+    BadSetting for a pool that holds not even one request."""
     batch = asked.batch_size or AUTO_BATCH
-    ctx = asked.ctx or ctx_train
-    fits = int((free_bytes - AUTO_ROOM_BYTES) / token_bytes) if token_bytes else 2**31
-    if asked.batch_size is None and asked.kv_pool_tokens is None:
-        batch = max(1, min(batch, fits // ctx))
-    if asked.ctx is None:
-        while ctx // 2 >= MIN_CTX and (asked.kv_pool_tokens or batch * ctx) > fits:
-            ctx //= 2
-        ctx = min(ctx, asked.kv_pool_tokens or ctx)
+    ctx = asked.ctx or min(ctx_train, asked.kv_pool_tokens or ctx_train)
     pool = asked.kv_pool_tokens or batch * ctx
     if pool < ctx:
         raise BadSetting(
@@ -58,12 +95,11 @@ def choose_window(
             f"one request could not fill its window. Give --kv-pool at least {ctx:,}.",
             kv_pool_tokens=pool, ctx=ctx,
         )  # fmt: skip
-    _check_fits(batch, ctx, pool, token_bytes, free_bytes)
-    window = Window(batch, ctx, pool, asked.kv_type, max(asked.step_tokens, batch))
-    return window, _notes(asked, window, ctx_train)
+    return Window(batch, ctx, pool, asked.kv_type, max(asked.step_tokens, batch))
 
 
-def _check(asked: Asked) -> None:
+def check(asked: Asked) -> None:
+    """Raise BadSetting for a batch size or ctx that no engine has."""
     if asked.batch_size is not None and not 1 <= asked.batch_size <= MAX_BATCH_SIZE:
         raise BadSetting(
             f"batch_size is {asked.batch_size}; 1 to {MAX_BATCH_SIZE} requests can be decoded at "
@@ -71,34 +107,71 @@ def _check(asked: Asked) -> None:
             "use --step-tokens.",
             batch_size=asked.batch_size,
         )
-    if asked.ctx is not None and asked.ctx < 16:
-        raise BadSetting(f"ctx is {asked.ctx}; give at least 16 tokens.", ctx=asked.ctx)
+    if asked.ctx is not None and asked.ctx < MIN_CTX:
+        raise BadSetting(f"ctx is {asked.ctx}; give at least {MIN_CTX} tokens.", ctx=asked.ctx)
 
 
-def _check_fits(batch: int, ctx: int, pool: int, token_bytes: float, free_bytes: int) -> None:
-    needed = int(pool * token_bytes)
-    if needed > free_bytes:
-        most = int(free_bytes / token_bytes)
-        raise DoesNotFit(
-            f"A window of batch {batch} x ctx {ctx:,} needs {needed / 2**20:,.0f} MiB for the KV "
-            f"cache; {max(0, free_bytes) / 2**20:,.0f} MiB are free beside the weights. "
-            f"Possible here: {max(0, most):,} tokens in all, for example "
-            f"--batch-size 1 --ctx {max(0, most) // 256 * 256}. A smaller --kv-type helps too.",
-            needed_bytes=needed, free_bytes=free_bytes,
-        )  # fmt: skip
+def _searched(
+    asked: Asked,
+    plain: Window,
+    header: ModelHeader,
+    machine: Machine,
+    memory: MemoryModel,
+    speed: SpeedModel | None,
+) -> Chosen:
+    """The planner's pick, with its reasons."""
+    plan = plan_windows(header, machine, memory, speed, asked.goal, template=asked.load(plain))
+    if plan.pick is None:
+        smallest = min(plan.loads, key=lambda planned: planned.memory.needed_bytes)
+        trouble = Trouble(header, machine, smallest.load, memory)
+        raise _does_not_fit(trouble, smallest.memory, f"{_named(smallest.load.window)}, the least,")
+    window = plan.pick.load.window
+    why = tuple(f"auto: {sentence}" for sentence in plan.why[1:3])
+    picked = f"auto: {_named(window)}, for {asked.prefer}"
+    return Chosen(
+        window, plan.pick.memory, (picked, *why, *_beyond(asked, window, header.ctx_train))
+    )
 
 
-def _notes(asked: Asked, window: Window, ctx_train: int) -> tuple[str, ...]:
-    notes = []
-    if asked.ctx is None:
-        reason = "the model's trained context" if window.ctx == ctx_train else "what memory allows"
-        notes.append(f"ctx auto: {window.ctx:,} ({reason})")
-    elif asked.ctx > ctx_train:
-        notes.append(
-            f"ctx {window.ctx:,} is beyond the {ctx_train:,} tokens the model was trained on; "
-            "answers may lose coherence there"
-        )
-    if asked.batch_size is None:
-        reason = "the default" if window.batch_size == AUTO_BATCH else "what memory allows"
-        notes.append(f"batch size auto: {window.batch_size} ({reason})")
-    return tuple(notes)
+def _check_fits(trouble: Trouble, needed: MemoryPlan) -> None:
+    exact = replace(needed, margin_bytes=0)
+    if not exact.fits:
+        raise _does_not_fit(trouble, exact, _named(trouble.load.window))
+
+
+def _does_not_fit(trouble: Trouble, needed: MemoryPlan, what: str) -> DoesNotFit:
+    """Both numbers, and what would fit."""
+    ways = [advice.text for advice in advise(trouble) if advice.fits][:MOST_ADVICE]
+    possible = " Possible here: " + " Or: ".join(ways) if ways else (
+        " No window of this model fits; a smaller quantisation or another model is needed."
+    )  # fmt: skip
+    free = sum(device.free_bytes or 0 for device in needed.devices)
+    return DoesNotFit(
+        f"A window of {what} does not fit: {_against_free(needed)}.{possible}",
+        needed_bytes=needed.needed_bytes,
+        free_bytes=free,
+    )
+
+
+def _against_free(memory: MemoryPlan) -> str:
+    """`3.1 GiB needed (weights 0.5 GiB, KV 2.0 GiB), 2.0 GiB free on cpu`."""
+    return "; ".join(
+        f"{size(device.parts.needed_bytes)} needed (weights "
+        f"{size(device.parts.weights_bytes + device.parts.repacked_bytes)}, KV "
+        f"{size(device.parts.kv_bytes + device.parts.state_bytes)}), "
+        f"{size(device.free_bytes or 0)} free on {device.device}"
+        for device in memory.devices
+    )
+
+
+def _named(window: Window) -> str:
+    return f"batch {window.batch_size} x ctx {window.ctx:,}"
+
+
+def _beyond(asked: Asked, window: Window, ctx_train: int) -> tuple[str, ...]:
+    if asked.ctx is None or not ctx_train or asked.ctx <= ctx_train:
+        return ()
+    return (
+        f"ctx {window.ctx:,} is beyond the {ctx_train:,} tokens the model was trained on; "
+        "answers may lose coherence there",
+    )

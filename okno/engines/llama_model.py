@@ -113,26 +113,6 @@ class LlamaModel:
         sequence can be cut anywhere."""
         return not (self.keeps_state or self.has_window_attention)
 
-    @property
-    def kv_elements_per_token(self) -> int:
-        """K and V elements of one token over all layers, from the metadata (an upper bound for
-        models in which some layers keep less: sliding window, recurrent, MLA)."""
-        heads = self._per_layer("attention.head_count_kv", "attention.head_count")
-        n_head = max(self._per_layer("attention.head_count"), default=1) or 1
-        default = self.n_embd // n_head
-        key = int(self._value("attention.key_length") or default)
-        value = int(self._value("attention.value_length") or default)
-        if len(heads) == 1:
-            heads = heads * self.n_layer
-        return sum(heads) * (key + value)
-
-    def _value(self, key: str) -> str | None:
-        return self.metadata.get(f"{self.architecture}.{key}")
-
-    def _per_layer(self, *keys: str) -> list[int]:
-        text = next((v for v in map(self._value, keys) if v), "0")
-        return [int(part) for part in text.strip("[]").split(",") if part.strip()]
-
 
 def _check_file(path: Path) -> None:
     if not path.is_file():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from okno.core.errors import BadRequest, BadSetting, DoesNotFit
 from okno.core.load import Load, context_sizes
 from okno.core.window import KVType, MemoryUse, ModelFacts, Window
-from okno.engines.auto_window import BYTES_PER_ELEMENT, Asked, choose_window
+from okno.engines.choice import choose_for
 from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_embed import Embedder
@@ -42,17 +42,12 @@ class LlamaCpp:
                 "--flash-attention auto, or --kv-type f16."
             )
         start_backend()
+        chosen = choose_for(options, kv_type)
+        self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
         self.chat_template = self._model.chat_template
         self.adds_bos = self.vocab.adds_bos
-        self.window, self.notes = choose_window(
-            Asked(options.batch_size, options.ctx, options.kv_pool_tokens,
-                  kv_type, options.step_tokens),
-            ctx_train=self._model.ctx_train,
-            kv_elements_per_token=self._model.kv_elements_per_token,
-            free_bytes=free_memory().free_bytes,
-        )  # fmt: skip
         self.limits = _limits(self._model, self.window, options)
         self.facts = _facts(self._model, self.vocab, options)
         self._threads = options.threads or _auto_threads(self._model.size_bytes)
@@ -91,11 +86,11 @@ class LlamaCpp:
         return (yield from self._embedder.embed(tokens, piece_rows))
 
     def memory(self) -> MemoryUse:
-        elements = self._model.kv_elements_per_token * self.window.kv_pool_tokens
+        parts = [device.parts for device in self._planned.devices]
         return MemoryUse(
             process_bytes=psutil.Process().memory_info().rss,
             weights_bytes=self._model.size_bytes,
-            kv_bytes=int(elements * BYTES_PER_ELEMENT[self.window.kv_type]),
+            kv_bytes=sum(part.kv_bytes + part.state_bytes for part in parts),
             free_bytes=free_memory().free_bytes,
         )
 

@@ -13,7 +13,6 @@ from okno.core.errors import OknoError
 from okno.core.events import Accepted, Failed
 from okno.engines.arrivals import Arrivals
 from okno.engines.engine import Engine
-from okno.engines.pacer import Pacer
 from okno.engines.protocol import (
     CallFailed,
     CancelCall,
@@ -25,6 +24,7 @@ from okno.engines.protocol import (
     Slot,
 )
 from okno.engines.task import Task
+from okno.schedule.pacer import Pacer
 from okno.schedule.scheduler import Scheduler, Step
 from okno.schedule.sequence import Sequence
 

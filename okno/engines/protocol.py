@@ -7,7 +7,7 @@ answer repeats. A frame is 4 bytes little-endian length, then the msgpack body.
 from __future__ import annotations
 
 import struct
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,6 +24,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a worker needs to load a model. batch_size, ctx, threads None mean `auto`.
 
     engine `scripted` loads no file (see engines/scripted.py). queue_limit: waiting requests.
+    prefer, max_ttft_s, min_tok_s steer `auto`; calibration (core/calibration.py, as JSON) and
+    process_bytes are what was learnt of this machine, None: nothing yet.
     """
 
     model_path: str
@@ -43,6 +45,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix_cache: bool = True
     template_timeout_s: float = 2.0
     script: str = ""
+    prefer: Literal["speed", "quality", "context", "users"] = "speed"
+    max_ttft_s: float | None = None
+    min_tok_s: float | None = None
+    calibration: dict[str, Any] | None = None
+    process_bytes: int | None = None
 
 
 # Server to worker ------------------------------------------------------------------------------

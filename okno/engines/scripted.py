@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from okno.core.errors import BadSetting
 from okno.core.window import MemoryUse, ModelFacts
-from okno.engines.auto_window import Asked, choose_window
+from okno.engines.auto_window import Asked, check, plain_window
 from okno.engines.protocol import WorkerOptions
 from okno.schedule.scheduler import Copy, Limits, Step
 
@@ -86,9 +86,8 @@ class ScriptedEngine:
     def __init__(self, options: WorkerOptions) -> None:
         asked = Asked(options.batch_size, options.ctx, options.kv_pool_tokens, "f16",
                       options.step_tokens)  # fmt: skip
-        self.window, _ = choose_window(
-            asked, ctx_train=CTX_TRAIN, kv_elements_per_token=0, free_bytes=2**40
-        )
+        check(asked)
+        self.window = plain_window(asked, CTX_TRAIN)
         self.limits = Limits(
             self.window.batch_size, self.window.batch_size + 8, self.window.kv_pool_tokens,
             parks=options.prefix_cache,

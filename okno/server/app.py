@@ -17,10 +17,13 @@ from okno.engines.client import EngineClient
 from okno.server import native
 from okno.server.chat import chat
 from okno.server.completions import completions
+from okno.server.config import config, config_schema
 from okno.server.context import Context
 from okno.server.embeddings import embeddings
 from okno.server.errors import ClientGone, MethodNotAllowed, RouteNotFound, error_response
+from okno.server.hardware import hardware
 from okno.server.metrics import Metrics
+from okno.server.plan import plan, recommend
 from okno.server.security import Security, check_json
 from okno.server.settings import ServerSettings
 
@@ -44,6 +47,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/tokenize", native.tokenize),
     ("POST", "/detokenize", native.detokenize),
     ("POST", "/apply-template", native.apply_template),
+    ("GET", "/okno/v1/hardware", hardware),
+    ("POST", "/okno/v1/plan", plan),
+    ("GET", "/okno/v1/recommend", recommend),
+    ("GET", "/okno/v1/config", config),
+    ("GET", "/okno/v1/config/schema", config_schema),
 )
 
 LATER = {

@@ -22,5 +22,6 @@ async def chat(context: Context, request: HTTPRequest) -> Response:
         parse.chat_logprobs(body),
         model=context.model(body.model),
         client=context.client(request, body.user),
+        defaults=context.settings.defaults,
     )
     return answer(context, job)

@@ -29,6 +29,7 @@ async def completions(context: Context, request: HTTPRequest) -> Response:
         body.logprobs,
         model=context.model(body.model),
         client=context.client(request, body.user),
+        defaults=context.settings.defaults,
     )
     if body.echo:
         texts = [await prompt_text(context, prompt) for prompt in prompts]

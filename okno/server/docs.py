@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from okno.server.app import ROUTES
+from okno.server.plan import PlanFields
 from okno.server.schemas import (
     IGNORED,
     IGNORED_INSIDE,
@@ -47,6 +48,7 @@ def tables() -> dict[str, str]:
         "tokenize": fields(TokenizeFields),
         "detokenize": fields(DetokenizeFields),
         "template": fields(TemplateFields),
+        "plan": fields(PlanFields),
         "ignored": table(
             ("Field", "Because"), ((f"`{n}`", w) for n, w in (IGNORED | IGNORED_INSIDE).items())
         ),

@@ -12,6 +12,7 @@ from okno.server.context import now_s
 from okno.server.generation import renamed
 from okno.server.replies import new_id
 from okno.server.schemas import GenerationFields
+from okno.server.settings import GenerationDefaults
 from okno.server.sse import Kind
 
 ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl", "text": "cmpl"}
@@ -50,15 +51,17 @@ def make_job(
     *,
     model: str,
     client: str,
+    defaults: GenerationDefaults,
 ) -> Job:
-    """The job of `body`. BadRequest names a field as the client did."""
+    """The job of `body`; `defaults` for what it leaves out. BadRequest names a field as the client
+    did."""
     n = parse.choices(body, len(prompts))
     names = parse.wire_names(body)
     base = Request(
         id=new_id(ID_PREFIX[kind]),
         prompt=prompts[0],
-        sampling=parse.sampling(body, logprobs),
-        stop=parse.stop(body),
+        sampling=parse.sampling(body, logprobs, defaults.sampling),
+        stop=parse.stop(body, defaults),
         constraint=parse.constraint(body)[1],
         client=client,
         created_s=now_s(),

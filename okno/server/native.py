@@ -9,7 +9,6 @@ from starlette.responses import PlainTextResponse, Response
 
 import okno
 from okno.core.errors import BadRequest, ModelNotFound
-from okno.core.request import Sampling
 from okno.engines.client import EngineStatus
 from okno.server import parse
 from okno.server.context import Context
@@ -99,7 +98,13 @@ def model_body(context: Context) -> dict[str, object]:
 async def props(context: Context, request: HTTPRequest) -> Response:
     status = context.engine.status()
     window = status.window
-    defaults = {**asdict(Sampling()), "n_ctx": window.ctx if window else None}
+    defaults = context.settings.defaults
+    settings = {
+        **asdict(defaults.sampling),
+        "max_tokens": defaults.max_tokens,
+        "stop": defaults.stop,
+        "n_ctx": window.ctx if window else None,
+    }
     return JSONBytes(
         {
             "version": okno.__version__,
@@ -107,7 +112,7 @@ async def props(context: Context, request: HTTPRequest) -> Response:
             "model_alias": context.model(None),
             "model_path": status.facts.path if status.facts else None,
             "total_slots": window.batch_size if window else None,
-            "default_generation_settings": defaults,
+            "default_generation_settings": settings,
             "has_chat_template": status.facts.has_chat_template if status.facts else None,
             "model": asdict(status.facts) if status.facts else None,
             "window": asdict(window) if window else None,

@@ -25,6 +25,7 @@ from okno.server.schemas import (
     GenerationFields,
     ResponseFormat,
 )
+from okno.server.settings import GenerationDefaults
 from okno.server.wire import decode_any, given, ignored_fields
 
 MAX_SEED = 2**64
@@ -59,15 +60,16 @@ def or_default(value: V | None, default: V) -> V:
 # Sampling and stopping --------------------------------------------------------------------------
 
 
-def sampling(body: GenerationFields, logprobs: int | None) -> Sampling:
-    """The sampling of choice 0; a missing seed is drawn here, so that a replay repeats it."""
-    off = Sampling()
+def sampling(body: GenerationFields, logprobs: int | None, off: Sampling) -> Sampling:
+    """The sampling of choice 0: what `body` leaves out is as in `off`. A seed that neither gives is
+    drawn here, so that a replay repeats it."""
     chosen(body, PENALTY)
     penalty = or_default(body.repetition_penalty, body.repeat_penalty)
+    seed = or_default(body.seed, off.seed)
     check_bias(body.logit_bias or {})
     return Sampling(
         temperature=or_default(body.temperature, off.temperature),
-        top_k=off.top_k if body.top_k in (None, -1) else body.top_k,
+        top_k=0 if body.top_k == -1 else or_default(body.top_k, off.top_k),
         top_p=or_default(body.top_p, off.top_p),
         min_p=or_default(body.min_p, off.min_p),
         typical_p=or_default(body.typical_p, off.typical_p),
@@ -75,10 +77,14 @@ def sampling(body: GenerationFields, logprobs: int | None) -> Sampling:
         penalty_last_n=or_default(body.repeat_last_n, off.penalty_last_n),
         frequency_penalty=or_default(body.frequency_penalty, off.frequency_penalty),
         presence_penalty=or_default(body.presence_penalty, off.presence_penalty),
-        seed=secrets.randbits(63) if body.seed is None else body.seed,
+        seed=drawn_seed() if seed is None else seed,
         logit_bias=body.logit_bias or {},
         logprobs=logprobs,
     )
+
+
+def drawn_seed() -> int:
+    return secrets.randbits(63)
 
 
 def check_bias(bias: dict[int, float]) -> None:
@@ -98,12 +104,14 @@ def nth_seed(seed: int, k: int) -> int:
     return seed + k if seed + k < MAX_SEED else seed + k - MAX_SEED
 
 
-def stop(body: GenerationFields) -> Stop:
+def stop(body: GenerationFields, defaults: GenerationDefaults) -> Stop:
+    """When choice 0 ends. A list without a text in `stop` is a choice too: nothing stops it."""
     chosen(body, MAX_TOKENS)
-    limit = or_default(body.max_tokens, getattr(body, "max_completion_tokens", None))
-    strings = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    asked = or_default(body.max_tokens, getattr(body, "max_completion_tokens", None))
+    limit = or_default(asked, defaults.max_tokens)
+    strings = (body.stop,) if isinstance(body.stop, str) else body.stop
     return Stop(
-        strings=strings,
+        strings=tuple(or_default(strings, defaults.stop)),
         max_tokens=None if limit is None else min(limit, MAX_INT32),
         ignore_eos=bool(body.ignore_eos),
         include_stop=bool(body.include_stop_str_in_output),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from okno.config.explain import Explained
 from okno.config.network import (
     DEFAULT_DRAIN_TIMEOUT_S,
     DEFAULT_HOST,
@@ -11,8 +13,20 @@ from okno.config.network import (
     is_loopback,
 )
 from okno.core.errors import BadSetting
+from okno.core.request import Sampling
 
 MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """What a request gets for the fields that it leaves out. sampling.seed None: one is drawn for
+    each request; its logit_bias and logprobs belong to requests. max_tokens None: until the window
+    is full."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,8 @@ class ServerSettings:
     retry_after_s: the Retry-After of a 503 whose error brings none. keep_alive_s: silence after
     which a stream gets an SSE comment. stalled_reader_s: how long a client may leave its socket
     full before its request is cancelled. drain_timeout_s: how long SIGTERM waits for streams.
+    defaults: of generation. config, config_file: what GET /okno/v1/config shows. models_dir: where
+    plans look for models by name.
     """
 
     model: str = "default"
@@ -44,6 +60,10 @@ class ServerSettings:
     stalled_reader_s: float = 60.0
     drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
     retry_after_s: float = 2.0
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+    config: tuple[Explained, ...] = ()
+    config_file: str | None = None
+    models_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.api_key:

@@ -7,15 +7,27 @@ import numpy as np
 import pytest
 
 from okno.bench import shapes
-from okno.bench.quantise import FILE_TYPES, FileType, random_weights, storage_type
+from okno.bench.quantise import (
+    CHUNK_VALUES,
+    FILE_TYPES,
+    REPEAT_VALUES,
+    FileType,
+    random_weights,
+    storage_type,
+    stored_bytes,
+)
 from okno.bench.raw import RawEngine, RawOptions, Row, open_raw
-from okno.bench.shapes import PRESETS, main, write_gguf
+from okno.bench.shapes import PRESETS, main, write_gguf, write_header
 from okno.bench.tensors import Tensor, tensors
 from okno.bench.vocab import byte_bpe, wordpiece
+from okno.inspect.header import read_header
 from tests.conftest import MakeModel
 
 TEXT = "Hello, мир! 123 \n{} 漢字 🙂"
-GENERATIVE = ("tiny", "qwen3-tiny", "gemma3-tiny", "mamba2-tiny")
+GENERATIVE = (
+    "tiny", "mha-tiny", "qwen3-tiny", "gemma3-tiny", "gpt-oss-tiny", "qwen3moe-tiny",
+    "deepseek2-tiny", "mamba2-tiny", "granite-tiny", "lfm2-tiny", "phi-tiny",
+)  # fmt: skip
 
 
 def generate(engine: RawEngine, count: int) -> list[int]:
@@ -86,7 +98,38 @@ def test_only_recurrent_shapes_refuse_to_roll_back(make_model: MakeModel) -> Non
         with open_raw(make_model(shape), RawOptions(ctx=256)) as engine:
             generate(engine, 4)
             rolled_back[shape] = bool(lib.llama_memory_seq_rm(engine.memory, 0, 5, -1))
-    assert [shape for shape, done in rolled_back.items() if not done] == ["mamba2-tiny"]
+    refused = [shape for shape, done in rolled_back.items() if not done]
+    assert refused == ["mamba2-tiny", "granite-tiny", "lfm2-tiny"]
+
+
+def test_experts_in_mxfp4_load_and_decode(make_model: MakeModel) -> None:
+    with open_raw(make_model("gpt-oss-tiny", "MXFP4"), RawOptions(ctx=256)) as engine:
+        assert len(set(generate(engine, 16))) > 2
+        assert np.isfinite(engine.logits()).all()
+
+
+def test_llama_2_13b_in_four_bits_takes_7_4_gigabytes() -> None:
+    shape = PRESETS["llama-13b"]
+    stored = sum(stored_bytes(t, storage_type(shape, t, "Q4_0")) for t in tensors(shape))
+    assert stored == pytest.approx(7.37e9, rel=0.005)
+
+
+def test_a_large_tensor_repeats_its_first_rows_and_stays_within_memory() -> None:
+    tensor = Tensor("blk.0.ffn_up.weight", 5 * 4096, 4096)
+    stored = random_weights(tensor, "Q4_0", 0).reshape(tensor.rows, -1)
+    step = CHUNK_VALUES // tensor.columns
+    assert tensor.n_values > REPEAT_VALUES
+    assert np.array_equal(stored[:step], stored[step : 2 * step])
+    assert not np.array_equal(stored[0], stored[1])
+
+
+def test_a_header_alone_says_the_same_as_the_whole_file(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    whole = make_model("qwen3moe-tiny", "Q4_0")
+    sparse = tmp_path / whole.name
+    assert write_header(PRESETS["qwen3moe-tiny"], sparse, "Q4_0") == whole.stat().st_size
+    assert read_header(sparse) == read_header(whole)
 
 
 def test_the_tiny_shapes_are_small(make_model: MakeModel) -> None:

@@ -13,9 +13,9 @@ SERVER_PY = [sys.executable, str(ROOT / "server.py")]
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This environment without OKNO_* variables, plus `more`."""
+    """This environment without OKNO_* variables and settings files, plus `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OKNO_")}
-    return {**kept, "COLUMNS": "80", **more}
+    return {**kept, "COLUMNS": "80", "OKNO_CONFIG": "none", **more}
 
 
 def okno(*args: str, program: list[str] = OKNO, **environment: str) -> subprocess.CompletedProcess:

@@ -39,6 +39,25 @@ def test_models_lists_the_demo_and_the_folder_with_sizes(tmp_path, capsys):
     assert str(tmp_path) in captured.err
 
 
+def test_models_tells_what_is_in_the_files(tmp_path, capsys, make_model):
+    (tmp_path / "small.gguf").write_bytes(make_model("gemma3-tiny", "F16").read_bytes())
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
+    assert run(["models", "--models-dir", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    demo, broken, small = captured.out.splitlines()
+    assert "llama 4.4 M F16, ctx 1,024" in demo
+    assert "gemma3 0.4 M F16, ctx 1,024" in small
+    assert "cannot be read" in broken
+    assert "broken: " in captured.err
+    assert "GGUF version 0" in captured.err
+    assert run(["models", "--json", "--models-dir", str(tmp_path)]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert found["small"]["architecture"] == "gemma3"
+    assert found["small"]["ctx_train"] == 1024
+    assert found["small"]["n_layer"] == 6
+    assert "GGUF version 0" in found["broken"]["problem"]
+
+
 def test_models_for_programs_is_json_and_nothing_else(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OKNO_MODELS_DIR", str(tmp_path / "missing"))
     assert run(["models", "--json"]) == 0

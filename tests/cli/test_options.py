@@ -11,14 +11,14 @@ from okno.cli.app import load_command
 from okno.cli.convert import server_settings, worker_options
 from okno.cli.docs import page
 from okno.cli.options import GivenFlags, SectionedCommand, default_of, with_settings
-from okno.config.load import Loaded, load
+from okno.config.load import Loaded, merge
 from okno.config.settings import ServeSettings, flag_of
 from okno.core.errors import BadSetting
 from okno.inspect.listing import LocalModel
 from tests.cli.support import ROOT
 
 SAMPLES = {
-    int: "17", int | None: "33", float: "2.5", str: "text", str | None: "text",
+    int: "17", int | None: "33", float: "2.5", float | None: "2.5", str: "text", str | None: "text",
     Path | None: "folder", tuple[str, ...]: "a.example",
 }  # fmt: skip
 
@@ -35,7 +35,7 @@ def parsed(*args: str) -> Loaded:
     app = typer.Typer(context_settings=serve.context_settings, rich_markup_mode=None)
     app.command(cls=SectionedCommand)(command)
     typer.main.get_command(app).main(list(args), prog_name="x", standalone_mode=False)
-    return load(caught[0], {})
+    return merge(caught[0], {})
 
 
 def test_the_users_own_command_line():
@@ -55,7 +55,9 @@ def test_every_name_of_every_setting_is_accepted(name):
             assert getattr(switched, name) is ("/" not in spelling)
             continue
         choices = {"kv_type": "q8_0", "flash_attention": "on", "engine": "scripted",
-                   "log_level": "debug", "host": "::1",
+                   "log_level": "debug", "host": "::1", "prefer": "users",
+                   "top_p": "0.5", "min_p": "0.5", "typical_p": "0.5",
+                   "frequency_penalty": "0.5", "presence_penalty": "0.5",
                    "allowed_origin": "https://a.example"}  # fmt: skip
         value = choices.get(name) or SAMPLES[kind]
         assert getattr(parsed(spelling, value).settings, name) != getattr(ServeSettings(), name)

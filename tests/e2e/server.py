@@ -60,7 +60,7 @@ def serving(*flags: str, program: tuple[str, ...] = ("-m", "okno.cli.main", "ser
         process = subprocess.Popen(
             [sys.executable, *program, "--port", "0", *flags],
             stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True,
-            env={**inherited, **(environment or {})},
+            env={**inherited, "OKNO_CONFIG": "none", **(environment or {})},
         )  # fmt: skip
         try:
             yield _when_ready(process, errors)

@@ -205,5 +205,5 @@ def test_too_few_descriptors_is_a_clear_error() -> None:
 def test_a_window_that_does_not_fit_says_what_would() -> None:
     ended = run_serve("--model", "demo", "--port", "0", "--batch-size", "64", "--ctx", "4000000")
     assert ended.returncode == 1
-    assert "MiB are free" in ended.stderr
+    assert "free on cpu. Possible here: --ctx 1024" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -293,7 +293,7 @@ async def test_drain_ends_the_rest_after_its_time() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"PK\x03\x04" * 100, "not a GGUF file"), (b"GGUF" + b"\xff" * 100, "cannot be loaded")],
+    [(b"PK\x03\x04" * 100, "not a sound GGUF"), (b"GGUF" + b"\xff" * 100, "GGUF version")],
 )
 async def test_a_file_that_is_no_model_is_an_error_with_a_way_on(
     tmp_path: Path, content: bytes, message: str
@@ -308,7 +308,7 @@ async def test_a_file_that_is_no_model_is_an_error_with_a_way_on(
 
 async def test_a_window_that_does_not_fit_is_refused_with_numbers() -> None:
     supervisor = Supervisor(options(DEMO, batch_size=256, ctx=2_000_000))
-    with pytest.raises(DoesNotFit, match=r"MiB for the KV.*--ctx"):
+    with pytest.raises(DoesNotFit, match=r"GiB free on cpu.*--ctx"):
         await supervisor.start()
     await supervisor.close()
 

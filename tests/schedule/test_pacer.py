@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from okno.engines.pacer import ALONE_S, LEAST_ROWS, LONGEST_S, MIXED_S, TILE_ROWS, Pacer
+from okno.schedule.pacer import ALONE_S, LEAST_ROWS, LONGEST_S, MIXED_S, TILE_ROWS, Pacer
 
 
 def learnt(row_s: float, most: int = 10_000) -> Pacer:

@@ -20,6 +20,17 @@ LEAST_ROWS = 8
 LEARN_FROM_ROWS = 8
 
 
+def piece_rows(row_s: float, most: int, *, mixed: bool) -> int:
+    """Prompt rows of a step when a row costs row_s seconds, at most `most`. mixed: somebody
+    decodes."""
+    rows = int((MIXED_S if mixed else ALONE_S) / row_s)
+    if rows >= TILE_ROWS:
+        rows -= rows % TILE_ROWS
+    elif TILE_ROWS * row_s <= LONGEST_S:
+        rows = TILE_ROWS
+    return min(max(LEAST_ROWS, rows), most)
+
+
 class Pacer:
     """A running estimate of seconds per prompt row."""
 
@@ -31,12 +42,7 @@ class Pacer:
         """At most this many prompt rows in the next step. mixed: somebody decodes."""
         if self._row_s is None:
             return min(TILE_ROWS, self._most)
-        rows = int((MIXED_S if mixed else ALONE_S) / self._row_s)
-        if rows >= TILE_ROWS:
-            rows -= rows % TILE_ROWS
-        elif TILE_ROWS * self._row_s <= LONGEST_S:
-            rows = TILE_ROWS
-        return min(max(LEAST_ROWS, rows), self._most)
+        return piece_rows(self._row_s, self._most, mixed=mixed)
 
     def learn(self, rows: int, seconds: float) -> None:
         """A step of `rows` rows took `seconds`."""

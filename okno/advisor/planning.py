@@ -1,0 +1,199 @@
+"""`make_plan`: from a question to a report. The command line and HTTP call this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from okno.advisor.figures import EngineFirst, Place, memory_of, place_of, speed_of
+from okno.advisor.learnt import learnt
+from okno.advisor.model import Found, find, header_or_none, smaller_models
+from okno.advisor.quants import DEFAULT_QUANT, finer_first
+from okno.advisor.report import PlanReport
+from okno.advisor.request import PlanRequest
+from okno.advisor.words import words_of
+from okno.core.header import ModelHeader
+from okno.core.load import Load
+from okno.core.machine import Machine
+from okno.core.plan import PlannedLoad
+from okno.plan.advice import Advice, Trouble, advise
+from okno.plan.depth import DepthCurve, enough_ctx, in_words
+from okno.plan.goals import MIN_CTX, Goal, useful_ctx
+from okno.plan.memory import ClosedForm, MemoryModel
+from okno.plan.search import (
+    FIRST_CTX,
+    Plan,
+    fits,
+    plan_windows,
+    system_room_bytes,
+    window_of,
+)
+from okno.plan.user_table import Judged, claim_for, judge
+from okno.store.database import Database
+
+AUTO = "auto"
+CALIBRATE = (
+    "Speeds are guessed from the data sheet of this hardware, so their intervals are wide; "
+    "`okno calibrate` measures this machine in a minute."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A model on a place."""
+
+    found: Found
+    place: Place
+    request: PlanRequest
+    goal: Goal
+
+    @property
+    def header(self) -> ModelHeader:
+        return self.found.header
+
+
+def make_plan(
+    request: PlanRequest, *, machine: Machine | None = None, database: Database | None = None,
+    use_calibration: bool = True, with_words: bool = False,
+) -> PlanReport:  # fmt: skip
+    """Plan for what `request` asks. machine: the real one, found out when not given. with_words:
+    also count words per token with the model's tokenizer, where its file is here.
+
+    Raises ModelNotFound, ModelUnusable, BadSetting, and what reading over the network raises.
+    """
+    quant = None if request.quant == AUTO else request.quant
+    found = find(request.model, request.models_dir, quant, by_name=request.by_name)
+    real = machine or this_machine()
+    known = learnt(real, found.path, database)
+    if not use_calibration:
+        known = replace(known, calibration=None, measured=())
+    place = place_of(real, request.overrides, known)
+    goal = _with_depth(request.goal, known.depth)
+    case = _Case(found, place, request, goal)
+    if found.quants and (request.quant == AUTO or goal.prefer == "quality"):
+        case = _finest(case)
+    path = case.found.path if request.dry_run else None
+    with ThreadPoolExecutor(1) as beside, memory_of(case.header, place, path) as memory:
+        counted = beside.submit(words_of, path, real, database) if with_words and path else None
+        report = _report(case, memory)
+        return replace(report, words=counted.result()) if counted else report
+
+
+def this_machine() -> Machine:
+    """The machine we run on; its probes are imported only now."""
+    from okno.inspect.hardware import machine
+
+    return machine.this_machine()
+
+
+def _with_depth(goal: Goal, curve: DepthCurve | None) -> Goal:
+    enough = enough_ctx(curve) if curve else None
+    return replace(goal, depth_ctx=goal.depth_ctx or enough)
+
+
+def _finest(case: _Case) -> _Case:
+    """The finest format of which a useful window fits and meets the limits; else the coarsest."""
+    found = case.found
+    for quant in found.quants:
+        tried = replace(case, found=found.stored_as(quant))
+        memory = ClosedForm(tried.header, case.place.machine, case.place.learnt.overhead)
+        plan = _plan(tried, memory)
+        useful = useful_ctx(case.goal, tried.header.ctx_train)
+        if plan.pick and plan.meets_limits and plan.pick.load.window.ctx >= useful:
+            return tried
+    return replace(case, found=found.stored_as(found.quants[-1]))
+
+
+def _plan(case: _Case, memory: MemoryModel) -> Plan:
+    return plan_windows(
+        case.header, case.place.machine, memory, speed_of(case.header, case.place, case.goal),
+        case.goal, template=case.request.template,
+    )  # fmt: skip
+
+
+def _report(case: _Case, memory: EngineFirst) -> PlanReport:
+    plan = _plan(case, memory)
+    asked = plan.loads[0] if case.goal.is_fixed else None
+    instead = None
+    if asked is not None and not fits(asked.memory):
+        free = replace(case, goal=replace(case.goal, batch_size=None, ctx=None))
+        instead = _plan(free, memory).pick
+    curve = case.place.learnt.depth
+    return PlanReport(
+        case.found.subject, case.place.machine, plan, asked, case.place.source,
+        instead=instead,
+        advice=_advice(case, plan, memory, asked),
+        table=_table(case, plan, memory),
+        depth=None if curve is None else f"Depth, measured on {curve.text_name}: {in_words(curve)}",
+        notes=tuple(_notes(case, memory)),
+    )  # fmt: skip
+
+
+def _advice(
+    case: _Case, plan: Plan, memory: MemoryModel, asked: PlannedLoad | None
+) -> tuple[Advice, ...]:
+    """Only where the asked window does not fit, or none does."""
+    if fits(asked.memory) if asked else plan.pick is not None:
+        return ()
+    load = asked.load if asked else _smallest(case)
+    overhead, machine = case.place.learnt.overhead, case.place.machine
+
+    def memory_of_header(header: ModelHeader) -> MemoryModel:
+        return ClosedForm(header, machine, overhead)
+
+    others = (header_or_none(one, DEFAULT_QUANT) for one in smaller_models(case.found.entry))
+    return advise(
+        Trouble(
+            case.header, machine, load, memory, memory_of_header,
+            variants=tuple(finer_first(case.header)),
+            others=tuple(header for header in others if header is not None),
+        )
+    )  # fmt: skip
+
+
+def _smallest(case: _Case) -> Load:
+    """The least window of the goal."""
+    goal = case.goal
+    ctx = goal.ctx or min(FIRST_CTX, case.header.ctx_train or FIRST_CTX)
+    kv_type = goal.kv_types[0] if goal.kv_types else "f16"
+    return window_of(case.request.template, goal.batch_size or 1, max(MIN_CTX, ctx), kv_type)
+
+
+def _table(case: _Case, plan: Plan, memory: MemoryModel) -> Judged | None:
+    """The user's own row for the memory where the model would live."""
+    machine = case.place.machine
+    dedicated = [device for device in machine.usable_devices if not device.unified]
+    claim = claim_for(dedicated[0].total_bytes if dedicated else machine.ram.total_bytes)
+    if claim is None:
+        return None
+    kv_type = plan.pick.load.window.kv_type if plan.pick else "f16"
+    return judge(
+        claim, memory, case.header.ctx_train or claim.ctx_high, template=case.request.template,
+        room_bytes=system_room_bytes(machine), kv_type=kv_type,
+    )  # fmt: skip
+
+
+def _notes(case: _Case, memory: EngineFirst) -> Iterator[str]:
+    if case.place.source == "rough":
+        yield (
+            CALIBRATE
+            if case.place.is_here
+            else (
+                "Speeds are guessed from the data sheet of that hardware: their intervals are wide."
+            )
+        )
+    if case.found.is_estimated:
+        yield (
+            f"Sizes are computed from the model's shape, stored as {case.header.file_type} would "
+            "store it."
+        )
+    for trouble in memory.trouble:
+        yield f"The engine here could not answer for this model ({trouble})."
+    yield from case.place.learnt.notes
+
+
+def asked_fits(report: PlanReport) -> bool:
+    """There is a window: the asked one, or a pick."""
+    shown = report.asked or report.plan.pick
+    return shown is not None and fits(shown.memory)

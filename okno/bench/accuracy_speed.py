@@ -1,0 +1,178 @@
+"""Predicted against measured speed, on models and number formats that calibration did not see.
+
+Decode: tokens/s at each batch size and fill. First tokens: of requests that come together, each
+against the real scheduler on simulated time. The calibration is made first, in the same minute.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from okno.bench.accuracy_speed_child import Decode, First, Job
+from okno.bench.accuracy_speed_report import DecodeCase, FirstCase, report
+from okno.bench.calibrate import BUDGET_S, calibrate
+from okno.bench.quantise import FileType
+from okno.bench.report import publish
+from okno.bench.shapes import PRESETS, write_gguf
+from okno.bench.tensors import Shape
+from okno.core.calibration import Calibration
+from okno.core.errors import BadSetting, EngineFailed
+from okno.core.load import Load
+from okno.core.window import Window
+from okno.inspect.header import read_header
+from okno.plan.simulate import Arrival, simulate
+from okno.plan.speed import Planner
+from okno.schedule.scheduler import Limits
+
+OUT = Path("docs/benchmarks/plan-accuracy-speed.md")
+BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
+FILLS = (256, 1024, 4096, 8192)
+PROMPTS = ((1, 64), (1, 512), (1, 2048), (2, 512), (4, 512), (8, 256), (16, 128))
+SIMULATED_NEW_TOKENS = 24
+QWEN3_600M = Shape("qwen3-0.6b", "qwen3", n_embd=1024, n_layer=28, n_head=16, n_head_kv=8,
+                   head_dim=128, n_ff=3072, n_vocab=151_936, ctx_train=32_768,
+                   rope_base=1e6)  # fmt: skip
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A shape in a number format, with the KV type it is run with."""
+
+    shape: Shape
+    file_type: FileType
+    kv_type: str = "f16"
+
+    @property
+    def name(self) -> str:
+        kv = "" if self.kv_type == "f16" else f" KV {self.kv_type}"
+        return f"{self.shape.name} {self.file_type}{kv}"
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.shape.name}-{self.file_type}.gguf"
+
+
+MODELS = (
+    Model(PRESETS["llama-1b"], "Q4_0"),
+    Model(PRESETS["llama-1b"], "Q4_K_M"),
+    Model(PRESETS["llama-1b"], "Q4_K_M", "q8_0"),
+    Model(PRESETS["llama-135m"], "Q4_0"),
+    Model(PRESETS["llama-135m"], "F16"),
+    Model(QWEN3_600M, "Q8_0"),
+    Model(QWEN3_600M, "Q4_K_M"),
+)
+
+
+def run(
+    folder: Path,
+    *,
+    out: Path | None = OUT,
+    wanted: str | None = None,
+    keep: bool = False,
+    tell: Tell = print,
+    calibration: Calibration | None = None,
+    job: Job | None = None,
+) -> tuple[list[DecodeCase], list[FirstCase]]:
+    """Measure the models (all, or those with one of the words `wanted` in their name) and publish
+    the report to `out`.
+
+    Shape models are made in `folder`, used again when present, and removed at the end unless keep.
+    calibration None: made now. job: what to measure (None: all batch sizes, fills and prompts).
+    Raises BadSetting when no model has such a name, EngineFailed when a process dies.
+    """
+    models = _chosen(wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    if calibration is None:
+        tell(f"calibrating, {BUDGET_S:.0f} s")
+        calibration = calibrate(None, BUDGET_S)
+    job = job or Job(calibration.threads, BATCHES, FILLS, PROMPTS)
+    decodes: list[DecodeCase] = []
+    firsts: list[FirstCase] = []
+    for model in models:
+        with_kv = msgspec.structs.replace(job, kv_type=model.kv_type)
+        for case in _cases(model, folder, with_kv, calibration, keep=keep):
+            tell(case.line())
+            (decodes if isinstance(case, DecodeCase) else firsts).append(case)  # type: ignore[arg-type]
+    publish(report(calibration, decodes, firsts), out)
+    return decodes, firsts
+
+
+def _chosen(wanted: str | None) -> list[Model]:
+    words = (wanted or "").lower().split()
+    chosen = [m for m in MODELS if not words or any(w in m.name.lower() for w in words)]
+    if not chosen:
+        raise BadSetting(
+            f"No model here is named like {wanted!r}; there are "
+            f"{', '.join(model.name for model in MODELS)}."
+        )
+    return chosen
+
+
+def _cases(
+    model: Model, folder: Path, job: Job, calibration: Calibration, *, keep: bool
+) -> Iterator[DecodeCase | FirstCase]:
+    path = folder / model.file_name
+    ours = not path.exists()
+    if ours:
+        write_gguf(model.shape, path, model.file_type)
+    try:
+        planner = Planner(read_header(path), calibration)
+        for measured in _measured(path, job):
+            if isinstance(measured, Decode):
+                yield _decode_case(model, planner, measured)
+            else:
+                yield from _first_cases(model, planner, measured)
+    finally:
+        if ours and not keep:
+            path.unlink(missing_ok=True)
+
+
+def _decode_case(model: Model, planner: Planner, measured: Decode) -> DecodeCase:
+    """The plan's figure for that window against the median step."""
+    ctx = measured.fill + 1
+    window = Window(measured.batch, ctx, measured.batch * ctx, model.kv_type)  # type: ignore[arg-type]
+    plan = planner.predict(Load(window), fill_tokens=ctx, prompt_tokens=1)
+    rate = measured.batch / median(measured.seconds)
+    return DecodeCase(model.name, measured.batch, measured.fill, plan.total_tok_s, rate)
+
+
+def _first_cases(model: Model, planner: Planner, measured: First) -> Iterator[FirstCase]:
+    """Each request's first token against that of the simulated scheduler."""
+    count, prompt = measured.count, measured.prompt
+    ctx = prompt + SIMULATED_NEW_TOKENS
+    limits = Limits(count, count, count * ctx)
+    arrivals = [Arrival(0.0, prompt, SIMULATED_NEW_TOKENS) for _ in range(count)]
+    speed = planner.model(model.kv_type)
+    outcomes = simulate(arrivals, limits, speed.step_s)
+    window = Window(count, ctx, count * ctx, model.kv_type)  # type: ignore[arg-type]
+    plan = planner.predict(Load(window), fill_tokens=1, prompt_tokens=prompt)
+    figure = plan.ttft_loaded_s
+    for number, (outcome, seconds) in enumerate(zip(outcomes, measured.seconds, strict=True)):
+        predicted = outcome.ttft_s
+        scale = predicted / figure.value
+        interval = (figure.low * scale, figure.high * scale)
+        yield FirstCase(model.name, count, prompt, number, predicted, interval, seconds)
+
+
+def _measured(path: Path, job: Job) -> Iterator[Decode | First]:
+    command = [sys.executable, "-m", "okno.bench.accuracy_speed_child", str(path),
+               msgspec.json.encode(job).decode()]  # fmt: skip
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    try:
+        for line in child.stdout:
+            yield msgspec.json.decode(line, type=Decode | First)
+        if child.wait() != 0:
+            raise EngineFailed(f"measuring {path.name} ended with status {child.returncode}")
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()

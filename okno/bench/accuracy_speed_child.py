@@ -1,0 +1,158 @@
+"""The process that measures one model: `python -m okno.bench.accuracy_speed_child MODEL JOB`.
+
+JOB is a Job as JSON. Prints one JSON object per measured case: a Decode or a First. Decode steps
+run through the low-level engine, with caches filled by restored states, and the default sampler;
+first tokens through okno's own engine loop.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from okno.bench.calibrate_engine import FILL_CELLS, BlockEngine, Rows, open_block
+from okno.core.request import Prompt, Request, Sampling, Stop
+from okno.engines.llamacpp import LlamaCpp
+from okno.engines.loop import EngineLoop
+from okno.engines.protocol import Events, FromWorker, WorkerOptions
+from okno.engines.sampling import Sampler
+from okno.engines.task import Task
+from okno.engines.text import TextStream
+from okno.schedule.scheduler import Truncate
+from okno.schedule.sequence import Sequence
+
+WARM_STEPS = 2
+NEW_TOKENS = 24
+
+
+class Job(msgspec.Struct, frozen=True):
+    """fills: multiples of 256. prompts: (requests at once, tokens each). repeats: of a decode
+    step."""
+
+    threads: int
+    batches: tuple[int, ...]
+    fills: tuple[int, ...]
+    prompts: tuple[tuple[int, int], ...]
+    repeats: int = 9
+    most_cells: int = 65_536
+    kv_type: str = "f16"
+
+
+class Decode(msgspec.Struct, tag="decode"):
+    """Seconds of steps in which `batch` sequences of `fill` tokens decode, sampling included."""
+
+    batch: int
+    fill: int
+    seconds: list[float]
+
+
+class First(msgspec.Struct, tag="first"):
+    """Seconds to the first token of each of `count` requests that came together."""
+
+    count: int
+    prompt: int
+    seconds: list[float]
+
+
+def measure(path: Path, job: Job) -> Iterator[Decode | First]:
+    """All cases of the job, one after the other."""
+    yield from _decodes(path, job)
+    if job.prompts:
+        yield from _firsts(path, job)
+
+
+def _decodes(path: Path, job: Job) -> Iterator[Decode]:
+    cases = [(b, f) for f in job.fills for b in job.batches if b * f <= job.most_cells]
+    if not cases:
+        return
+    cells = max(b * f for b, f in cases) + 2 * FILL_CELLS
+    n_seq = max(job.batches) + 1
+    with open_block(path, job.threads, cells=cells, n_seq=n_seq, kv_type=job.kv_type) as engine:  # type: ignore[arg-type]
+        for fill in job.fills:
+            engine.forget()
+            filled = 0
+            for batch in sorted(b for b, f in cases if f == fill):
+                for seq in range(filled, batch):
+                    engine.fill(seq, fill, n_seq - 1)
+                filled = batch
+                yield Decode(batch, fill, _steps(engine, batch, job.repeats))
+
+
+def _steps(engine: BlockEngine, batch: int, repeats: int) -> list[float]:
+    rows = [Rows(seq, 1, FILL_CELLS) for seq in range(batch)]
+    n_vocab = engine.logits(1).shape[1]
+    samplers = [Sampler(Sampling(), seed=seq, n_vocab=n_vocab) for seq in range(batch)]
+    seconds = []
+    for _ in range(WARM_STEPS + repeats):
+        taken = engine.step_s(rows)
+        began = time.perf_counter()
+        for sampler, logits in zip(samplers, engine.logits(batch), strict=True):
+            sampler.accept(sampler.sample(logits).token)
+        seconds.append(taken + time.perf_counter() - began)
+    return seconds[WARM_STEPS:]
+
+
+def _firsts(path: Path, job: Job) -> Iterator[First]:
+    most = max(count for count, _ in job.prompts)
+    longest = max(tokens for _, tokens in job.prompts)
+    ctx = -(-(longest + NEW_TOKENS + 1) // FILL_CELLS) * FILL_CELLS
+    options = WorkerOptions(
+        model_path=str(path), name=path.stem, batch_size=most, ctx=ctx, threads=job.threads,
+        kv_type=job.kv_type,
+    )  # fmt: skip
+    engine = LlamaCpp(options, lambda _: None)
+    for count, tokens in job.prompts:
+        engine.execute_operations([Truncate(seq, 0) for seq in range(engine.limits.seq_ids)])
+        yield First(count, tokens, _together(engine, count, tokens))
+
+
+def _together(engine: LlamaCpp, count: int, tokens: int) -> list[float]:
+    """Requests that are all there when the loop begins."""
+    times: dict[str, float] = {}
+
+    def take(message: FromWorker) -> None:
+        if isinstance(message, Events):
+            for delta in message.deltas:
+                times.setdefault(delta.id, time.monotonic())
+
+    loop = EngineLoop(engine, take, time.monotonic)
+    began = time.monotonic()
+    for number in range(count):
+        loop.inbox.put(_task(engine, number, tokens))
+    while len(times) < count:
+        loop.once()
+    return [times[str(number)] - began for number in range(count)]
+
+
+def _task(engine: LlamaCpp, number: int, tokens: int) -> Task:
+    source = np.random.default_rng(number)
+    low = min(260, engine.vocab.n_tokens // 2)
+    prompt = source.integers(low, engine.vocab.n_tokens, tokens).tolist()
+    request = Request(str(number), Prompt(tokens=tuple(prompt)), Sampling(seed=number),
+                      Stop(max_tokens=NEW_TOKENS * 1000, ignore_eos=True))  # fmt: skip
+    most = min(engine.window.ctx, tokens + NEW_TOKENS)
+    return Task(
+        request,
+        Sequence(str(number), prompt, max_tokens=most),
+        Sampler(request.sampling, seed=number, n_vocab=engine.vocab.n_tokens,
+                banned=engine.vocab.end_tokens),
+        TextStream(),
+        engine.vocab,
+    )  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    """The process."""
+    job = msgspec.json.decode(arguments[1], type=Job)
+    for result in measure(Path(arguments[0]), job):
+        sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,77 @@
+"""`okno calibrate`: learn what this machine is fast at, and show it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from okno.bench.calibrate import BUDGET_S
+from okno.core.errors import BadSetting
+
+if TYPE_CHECKING:
+    from okno.core.calibration import Calibration
+
+PANEL = "Measuring"
+
+
+def calibrate(
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Threads to measure with [default: all usable cores].",
+            rich_help_panel=PANEL, show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Time to take, in all.", rich_help_panel=PANEL),
+    ] = BUDGET_S,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show what was learnt before; measure nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:  # fmt: skip
+    """Measure what this machine is fast at (a minute), for plans of any model; the result is kept.
+
+    Best done while nothing else runs.
+    """
+    calibration = _kept(threads) if show else _measure(threads, budget)
+    if as_json:
+        typer.echo(json.dumps(calibration.to_json(), indent=2))
+        return
+    from okno.cli.calibrate_table import print_calibration
+
+    print_calibration(calibration)
+
+
+def _measure(threads: int | None, budget_s: float) -> Calibration:
+    from okno.bench.calibrate import calibrate as measure
+    from okno.cli.progress import loading
+    from okno.inspect.hardware.machine import this_machine
+    from okno.store.calibrations import CalibrationKey, save_calibration
+    from okno.store.database import Database
+
+    fingerprint = this_machine().fingerprint
+    with loading("Measuring this machine") as on_progress:
+        found = measure(threads, budget_s, on_progress, fingerprint=fingerprint)
+    key = CalibrationKey(fingerprint, found.engine, found.threads)
+    save_calibration(Database(), key, found.to_json())
+    return found
+
+
+def _kept(threads: int | None) -> Calibration:
+    """The newest of this machine, with so many threads if given."""
+    from okno.core.calibration import from_json
+    from okno.inspect.hardware.machine import this_machine
+    from okno.store.calibrations import list_calibrations
+    from okno.store.database import Database
+
+    for record in list_calibrations(Database(), this_machine().fingerprint):
+        if threads in (None, record.key.threads):
+            return from_json(record.document)
+    with_threads = "" if threads is None else f" with {threads} threads"
+    raise BadSetting(
+        f"This machine was never measured{with_threads}. `okno calibrate` does it, in a minute."
+    )

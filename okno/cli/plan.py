@@ -1,0 +1,133 @@
+"""`okno plan`: what every window of a model costs and gives on this machine, before loading."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from okno.cli.options import GivenFlags, with_settings
+from okno.cli.whatif import with_whatif
+from okno.config.load import load
+from okno.core.errors import BadSetting
+from okno.inspect.hardware.overrides import Overrides
+from okno.plan.goals import DEFAULT_MAX_TTFT_S, DEFAULT_MIN_TOK_S, DEFAULT_PROMPT_TOKENS, MEANING
+
+EPILOG = "Preferences: " + "; ".join(f"{name}: {text}" for name, text in MEANING.items()) + "."
+SETTINGS = ("models_dir", "gpu_layers", "mmap", "flash_attention", "step_tokens")
+GOAL = "Goal"
+
+
+@with_settings(*SETTINGS)
+@with_whatif
+def plan(
+    given: GivenFlags,
+    whatif: Overrides,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A path, a name in the models folder, `demo`, a model of the catalog "
+            "(saiga2_13b), or a Hugging Face repository or file (only its header is read).",
+        ),
+    ] = "demo",
+    quant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE", help="Plan for this quantisation: q4_k_m, gptq-4bit, auto, ..."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Sequences decoded at once.")
+    ] = None,
+    ctx: Annotated[
+        str | None,
+        typer.Option("--ctx", "--ctx-size", "-c", metavar="N|auto", help="Tokens of one request."),
+    ] = None,
+    kv_type: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="Of the KV cache; auto: f16, fewer bits where needed."),
+    ] = None,
+    prefer: Annotated[
+        str, typer.Option(metavar="|".join(MEANING), help="What to pick for.", rich_help_panel=GOAL)
+    ] = "speed",
+    max_ttft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECONDS", rich_help_panel=GOAL,
+            help="Limit on the first token of the last of batch-size prompts that arrive at once. "
+            f"[default: {DEFAULT_MAX_TTFT_S:g}]",
+        ),
+    ] = None,
+    min_tok_s: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATE", rich_help_panel=GOAL,
+            help=f"Least tokens/s for each user. [default: {DEFAULT_MIN_TOK_S:g}, reading speed]",
+        ),
+    ] = None,
+    prompt_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help=f"Length of a prompt. [default: {DEFAULT_PROMPT_TOKENS}]",
+            rich_help_panel=GOAL,
+        ),
+    ] = None,
+    fill: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", rich_help_panel=GOAL,
+            help="Tokens in each window when rates are judged. [default: those of the prompt]",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool | None,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="Measure this machine first (a minute) [default: only if already done].",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> int:  # fmt: skip
+    """Show what every window of a model costs and gives here, and pick the best, before loading."""
+    from okno.advisor.planning import asked_fits, make_plan
+    from okno.advisor.report import as_json as report_json
+    from okno.advisor.request import Words, load_template, plan_request
+
+    told = [(name, value) for name, value in given if name in SETTINGS]  # not those of the goal
+    settings = load(told, os.environ).settings
+    words = Words(
+        model=model, quant=quant, batch_size=batch_size, ctx=ctx, kv_type=kv_type, prefer=prefer,
+        max_ttft=max_ttft, min_tok_s=min_tok_s, prompt_tokens=prompt_tokens, fill=fill,
+    )  # fmt: skip
+    template = load_template(
+        mmap=settings.mmap, gpu_layers=settings.gpu_layers, step_tokens=settings.step_tokens,
+        flash_attention=settings.flash_attention,
+    )  # fmt: skip
+    request = plan_request(
+        words, overrides=whatif, models_dir=settings.models_dir, template=template
+    )
+    if calibrate:
+        _calibrate(whatif)
+    report = make_plan(request, use_calibration=calibrate is not False, with_words=True)
+    if as_json:
+        json.dump(report_json(report), sys.stdout, ensure_ascii=False, indent=2)
+        typer.echo()
+    else:
+        from okno.cli.tables import console, print_plan
+
+        print_plan(report, console())
+    return 0 if asked_fits(report) else 1
+
+
+def _calibrate(whatif: Overrides) -> None:
+    """Measure this machine now."""
+    if whatif.given:
+        raise BadSetting("--calibrate measures this machine; it does not go with a what-if.")
+    from okno.cli.app import run
+
+    if run(["calibrate"]) != 0:
+        raise typer.Exit(1)

@@ -1,0 +1,234 @@
+"""The engine's own dry run: what a load would take, from a header, without reading a weight.
+
+llama.cpp loads the header with `no_alloc` and reserves everything for a context without allocating
+it (llama.h, llama_model_params.no_alloc); about 3 ms a context once the child has started. A
+sparse file that holds only a header is enough (`sparse_file`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from okno.core.errors import ModelUnusable, OknoError, from_info
+from okno.core.header import ModelHeader
+from okno.core.load import Load
+from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
+from okno.engines.dry_run_wire import (
+    Buffer,
+    ContextJob,
+    Job,
+    Measured,
+    ModelJob,
+    Refused,
+    decode_reply,
+    encode,
+)
+from okno.engines.process import worker_environment
+from okno.engines.protocol import HEADER
+from okno.inspect.header import read_header
+from okno.plan.memory_parts import output_bytes
+from okno.plan.memory_sizes import asked_sizes, sizes_of
+
+START_TIMEOUT_S = 60.0
+JOB_TIMEOUT_S = 30.0
+MAX_REPLY_BYTES = 1 << 20
+KV_NUMBER = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}
+FLASH_NUMBER = {"auto": -1, "off": 0, "on": 1}
+HOST_KINDS = ("CPU", "AMX")  # and the like: CPU_REPACK, CUDA_Host
+
+
+class DryRun:
+    """A child process that holds the header of `path`; a context manager, not thread-safe.
+
+    header: of the same file, read again when not given. The plans hold what the engine itself
+    allocates; process memory and margin are added by plan.memory.
+    """
+
+    def __init__(self, path: str | Path, header: ModelHeader | None = None) -> None:
+        self._path = Path(path)
+        self.header = header or read_header(self._path)
+        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="okno-dry-run")
+        self._child: _Child | None = None
+        self._gpu_layers: int | None = None
+
+    def memory(self, load: Load) -> MemoryPlan:
+        """What the engine would allocate. Raises ModelUnusable when the header is not good enough
+        for the engine (also when it crashes on it), DoesNotFit when it refuses the window."""
+        self._load_model(load.gpu_layers)
+        measured = self._ask(self._context_job(load))
+        return self._plan(measured, load)
+
+    def close(self) -> None:
+        """End the child."""
+        self._drop()
+        self._starter.shutdown()
+
+    def __enter__(self) -> DryRun:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _load_model(self, gpu_layers: int) -> None:
+        if self._child is None or self._gpu_layers != gpu_layers:
+            job = ModelJob(str(self._path), self._path.name, gpu_layers)
+            self._gpu_layers = None
+            self._ask(job)
+            self._gpu_layers = gpu_layers
+
+    def _ask(self, job: Job) -> Measured:
+        if self._child is None:
+            self._child = self._starter.submit(_Child).result()
+        try:
+            reply = self._child.ask(job)
+        except OSError as error:
+            how = self._child.how_it_ended()
+            self._drop()
+            raise self._crashed(f"{error}; {how}") from None
+        if isinstance(reply, Refused):
+            raise from_info(reply.error)
+        return reply
+
+    def _crashed(self, how: str) -> OknoError:
+        return ModelUnusable(
+            f"The engine crashed on the header of {self._path.name} ({how}). The file may be "
+            "damaged or of a newer format; get it again, or try another quantisation."
+        )
+
+    def _drop(self) -> None:
+        self._gpu_layers = None
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _context_job(self, load: Load) -> ContextJob:
+        asked, embeds = asked_sizes(self.header, load), self.header.is_embedding_model
+        return ContextJob(
+            n_ctx=asked.n_ctx,
+            n_batch=asked.n_batch,
+            n_seq_max=asked.n_seq_max,
+            n_outputs_max=0 if embeds else asked.n_outputs_max,
+            kv_type=KV_NUMBER["f16" if embeds else load.window.kv_type],
+            flash_attention=FLASH_NUMBER["auto" if embeds else load.flash_attention],
+            kv_unified=load.kv_unified and not embeds,
+            embeds=embeds,
+        )
+
+    def _plan(self, measured: Measured, load: Load) -> MemoryPlan:
+        output = output_bytes(self.header, sizes_of(self.header, load))
+        cpu, devices = MemoryParts(output_bytes=output), {}
+        for buffer in measured.buffers:
+            if buffer.kind.startswith(HOST_KINDS) or buffer.kind.endswith("_Host"):
+                cpu = _with_host(cpu, buffer)
+            else:
+                devices[buffer.kind] = _on_device(buffer)
+        if measured.state_bytes:
+            cpu, devices = _with_state(cpu, devices, measured.state_bytes)
+        if load.mmap:
+            cpu = replace(cpu, weights_bytes=0, mapped_bytes=self.header.file_bytes)
+        plans = [DeviceMemory("cpu", cpu), *(DeviceMemory(k, p) for k, p in devices.items())]
+        return MemoryPlan(tuple(plans), "engine")
+
+
+def _with_host(parts: MemoryParts, buffer: Buffer) -> MemoryParts:
+    """Main memory: plain buffers hold weights as stored, others a layout for this CPU."""
+    plain = buffer.kind == "CPU" or buffer.kind.endswith("_Host")
+    return replace(
+        parts,
+        weights_bytes=parts.weights_bytes + buffer.model_bytes * plain,
+        repacked_bytes=parts.repacked_bytes + buffer.model_bytes * (not plain),
+        kv_bytes=parts.kv_bytes + buffer.context_bytes,
+        compute_bytes=parts.compute_bytes + buffer.compute_bytes,
+    )
+
+
+def _on_device(buffer: Buffer) -> MemoryParts:
+    return MemoryParts(
+        weights_bytes=buffer.model_bytes,
+        kv_bytes=buffer.context_bytes,
+        compute_bytes=buffer.compute_bytes,
+    )
+
+
+def _with_state(
+    cpu: MemoryParts, devices: dict[str, MemoryParts], state: int
+) -> tuple[MemoryParts, dict[str, MemoryParts]]:
+    """Recurrent state moved out of kv_bytes, in proportion where it is on several devices."""
+    total = cpu.kv_bytes + sum(parts.kv_bytes for parts in devices.values())
+
+    def moved(parts: MemoryParts) -> MemoryParts:
+        share = state * parts.kv_bytes // total
+        return replace(parts, kv_bytes=parts.kv_bytes - share, state_bytes=share)
+
+    return moved(cpu), {kind: moved(parts) for kind, parts in devices.items()}
+
+
+class _Child:
+    """A started child and our end of the socket."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        imports = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "okno.engines.dry_run_child", str(os.getpid())],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+                env={**worker_environment(), "PYTHONPATH": os.pathsep.join(imports)},
+                close_fds=True,
+            )
+        self._timeout_s = START_TIMEOUT_S
+
+    def ask(self, job: Job) -> Measured | Refused:
+        """Raises OSError when it died or took too long."""
+        deadline = time.monotonic() + self._timeout_s
+        body = encode(job)
+        self._socket.settimeout(self._timeout_s)
+        self._socket.sendall(HEADER.pack(len(body)) + body)
+        (size,) = HEADER.unpack(self._read(HEADER.size, deadline))
+        if size > MAX_REPLY_BYTES:
+            raise ConnectionError(f"a reply of {size} bytes")
+        self._timeout_s = JOB_TIMEOUT_S
+        return decode_reply(self._read(size, deadline))
+
+    def end(self) -> None:
+        """Kill it, whatever it is doing."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+    def how_it_ended(self) -> str:
+        """The signal or exit status of a child that closed its end."""
+        try:
+            code = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return "it did not answer"
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+    def _read(self, size: int, deadline: float) -> bytearray:
+        got = bytearray()
+        while len(got) < size:
+            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
+            part = self._socket.recv(size - len(got))
+            if not part:
+                raise ConnectionError("its process ended")
+            got += part
+        return got
+
+
+def sparse_file(header: bytes, size_bytes: int, path: Path) -> Path:
+    """A file as long as the model whose only content is its header: good for a dry run, takes the
+    header's space on disk. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(size_bytes)
+    return path

@@ -1,0 +1,120 @@
+"""The speed of a planned load: rates and times to first token, each with its 90 % interval."""
+
+from __future__ import annotations
+
+from okno.core.calibration import Calibration
+from okno.core.header import ModelHeader
+from okno.core.load import Load
+from okno.core.plan import Figure, SpeedPlan
+from okno.plan.refine import Refinement
+from okno.plan.speed_attention import Batch, Part, batch_of
+from okno.plan.speed_interval import interval, relative_error
+from okno.plan.speed_model import SpeedModel
+from okno.plan.speed_prefill import prompt_s, prompts_at_once_s
+
+__all__ = ["Planner", "SpeedModel", "predict_speed"]
+
+LOADED_ERROR = 1.3  # the error of many prompts at once, over that of one
+NOTHING = Figure(0.0, 0.0, 0.0)
+
+
+def predict_speed(
+    header: ModelHeader,
+    load: Load,
+    calibration: Calibration,
+    *,
+    fill_tokens: int,
+    prompt_tokens: int,
+) -> SpeedPlan:
+    """The speed of `header`'s model under `load`. For many loads of one model use a Planner."""
+    planner = Planner(header, calibration)
+    return planner.predict(load, fill_tokens=fill_tokens, prompt_tokens=prompt_tokens)
+
+
+class Planner:
+    """Speeds of many loads of one model on one machine: what they share is computed once."""
+
+    def __init__(
+        self,
+        header: ModelHeader,
+        calibration: Calibration,
+        refinement: Refinement | None = None,
+    ) -> None:
+        """refinement: what serving this model has taught about its steps."""
+        self._header, self._calibration = header, calibration
+        self._refinement = refinement or Refinement()
+        self._models: dict[str, SpeedModel] = {}
+        self._decodes: dict[tuple[str, int, int], tuple[float, float]] = {}
+        self._prompts: dict[tuple[str, int, int, int], float] = {}
+
+    def predict(self, load: Load, *, fill_tokens: int, prompt_tokens: int) -> SpeedPlan:
+        """fill_tokens: in each sequence's window, at most ctx. prompt_tokens: at most ctx - 1. An
+        embedding model decodes nothing: its decode rates are 0."""
+        window = load.window
+        fill = max(1, min(fill_tokens, window.ctx) - 1)
+        prompt = max(1, min(prompt_tokens, window.ctx - 1))
+        ttft, loaded, rate = self._first_tokens(load, prompt)
+        batch_s, batch_error = self._decode(window.kv_type, window.batch_size, fill)
+        alone_s, alone_error = self._decode(window.kv_type, 1, fill)
+        none = self._header.is_embedding_model
+        return SpeedPlan(
+            fill_tokens=fill_tokens,
+            prompt_tokens=prompt,
+            alone_tok_s=NOTHING if none else interval(1 / alone_s, alone_error),
+            user_tok_s=NOTHING if none else interval(1 / batch_s, batch_error),
+            total_tok_s=NOTHING if none else interval(window.batch_size / batch_s, batch_error),
+            prefill_tok_s=rate,
+            ttft_s=ttft,
+            ttft_loaded_s=loaded,
+        )
+
+    def model(self, kv_type: str) -> SpeedModel:
+        """The step times with this type of KV cache."""
+        found = self._models.get(kv_type)
+        if found is None:
+            found = self._models[kv_type] = SpeedModel(self._header, self._calibration, kv_type)
+        return found
+
+    def _decode(self, kv_type: str, batch_size: int, fill: int) -> tuple[float, float]:
+        """(seconds, relative error) of a step in which all decode."""
+        key = (kv_type, batch_size, fill)
+        if key not in self._decodes:
+            model, batch = self.model(kv_type), batch_of([Part(batch_size, 1, fill)])
+            seconds = model.batch_s(batch, batch_size)
+            error = relative_error(model, batch, batch_size)
+            self._decodes[key] = self._refined(batch_size, seconds, error)
+        return self._decodes[key]
+
+    def _refined(self, rows: int, seconds: float, error: float) -> tuple[float, float]:
+        """(seconds, relative error) with what steps of so many rows have taught."""
+        learnt = self._refinement.correction(rows)
+        return seconds * learnt.factor, error if learnt.error is None else min(error, learnt.error)
+
+    def _first_tokens(self, load: Load, prompt: int) -> tuple[Figure, Figure, Figure]:
+        """(TTFT alone, TTFT of the last of batch_size at once, prompt tokens/s)."""
+        window = load.window
+        model = self.model(window.kv_type)
+        piece = _typical_piece(prompt, window.step_tokens)
+        factor, error = self._refined(piece.n_rows, 1.0, relative_error(model, piece, 1))
+        alone = factor * self._prompt_s(model, 1, prompt, window.step_tokens)
+        loaded = factor * self._prompt_s(model, window.batch_size, prompt, window.step_tokens)
+        return (
+            interval(alone, error),
+            interval(loaded, error * (LOADED_ERROR if window.batch_size > 1 else 1)),
+            interval(prompt / alone, error),
+        )
+
+    def _prompt_s(self, model: SpeedModel, count: int, tokens: int, step_tokens: int) -> float:
+        key = (model.kv_type, count, tokens, step_tokens)
+        if key not in self._prompts:
+            self._prompts[key] = (
+                prompt_s(model, tokens, step_tokens)
+                if count == 1
+                else prompts_at_once_s(model, count, tokens, step_tokens)
+            )
+        return self._prompts[key]
+
+
+def _typical_piece(prompt: int, step_tokens: int) -> Batch:
+    rows = min(prompt, step_tokens)
+    return batch_of([Part(1, rows, max(0, prompt - rows))])

@@ -1,0 +1,207 @@
+"""Time of attention over the KV cache, as llama.cpp's CPU flash attention spends it.
+
+Source: ggml-cpu/ops.cpp, ggml_compute_forward_flash_attn_ext_f16. A single row splits the cells
+among the threads. Up to 63 rows each row walks every cell of the pool and skips those of others.
+From 64 rows on (f16 and f32 KV) it works in tiles of 64 rows by 64 cells, computes a tile whole
+however few rows it has, and skips those in which no row sees a cell.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from heapq import heapreplace
+from itertools import pairwise
+
+from okno.core.calibration import AttentionCost, Curve
+from okno.core.load import CELL_PAD
+from okno.plan.speed_work import AttentionLayers
+
+TILE = 64
+CHUNKS_PER_THREAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`count` sequences alike in a step: `rows` rows each, `depth` cells each before."""
+
+    count: int
+    rows: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The rows of a step, in their order, and the cells of the pool walked (the highest used one,
+    padded)."""
+
+    parts: tuple[Part, ...]
+    n_rows: int
+    walked: int
+
+
+def batch_of(parts: Iterable[Part], parked_cells: int = 0) -> Batch:
+    """A batch whose sequences, and parked cells beside them, fill the pool from its start."""
+    kept = tuple(parts)
+    rows = sum(part.count * part.rows for part in kept)
+    used = rows + sum(part.count * part.depth for part in kept)
+    return Batch(kept, rows, padded(used + parked_cells))
+
+
+def padded(cells: int) -> int:
+    return -(-cells // CELL_PAD) * CELL_PAD
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Layers alike, with what they cost and the threads that was measured with."""
+
+    layers: AttentionLayers
+    cost: AttentionCost
+    threads: int
+
+    def seconds(self, batch: Batch) -> float:
+        """Of all the layers in one step."""
+        layers, cost = self.layers, self.cost
+        walked = _walked(batch, layers.window)
+        if batch.n_rows == 1:
+            seen = _seen(batch, layers.window)
+            cell_s = at(cost.alone, seen) * min(seen * self.threads, walked)
+        elif cost.tiled is not None and batch.n_rows >= TILE:
+            cell_s = self._tiled_s(cost.tiled, batch, walked)
+        else:
+            seen = _seen(batch, layers.window)
+            cell_s = at(cost.few, seen / batch.n_rows) * seen
+            cell_s += cost.skip_s * max(0, batch.n_rows * walked - seen)
+            cell_s *= imbalance(batch.n_rows * layers.n_head, self.threads)
+        return cell_s * layers.count * layers.n_head
+
+    def _tiled_s(self, tiled: Curve, batch: Batch, walked: int) -> float:
+        rows = -(-batch.n_rows // TILE) * TILE
+        worked = _tile_cells(batch, self.layers.window)
+        factor = fragmentation(batch.n_rows, self.layers.n_head, self.threads)
+        skipped = max(0, rows * walked - worked)
+        return factor * at(tiled, worked / rows) * worked + self.cost.skip_tile_s * skipped
+
+
+def at(curve: Curve, count: float) -> float:
+    """The curve at `count`, between two points linear, outside as at its ends."""
+    place = bisect_right(curve.at, count)
+    if place == 0 or place == len(curve.at):
+        return curve.seconds[-1 if place else 0]
+    low, high = curve.at[place - 1], curve.at[place]
+    a, b = curve.seconds[place - 1], curve.seconds[place]
+    return a + (b - a) * (count - low) / (high - low)
+
+
+def _walked(batch: Batch, window: int | None) -> int:
+    if window is None:
+        return batch.walked
+    held = sum(p.count * min(p.depth + p.rows, window + p.rows) for p in batch.parts)
+    return min(batch.walked, padded(held))
+
+
+def _seen(batch: Batch, window: int | None) -> int:
+    """Cells that rows see, summed over rows."""
+    total = 0
+    for part in batch.parts:
+        rows, depth = part.rows, part.depth
+        growing = rows if window is None else min(max(window - depth, 0), rows)
+        seen = growing * depth + growing * (growing + 1) // 2
+        total += part.count * (seen + (rows - growing) * (window or 0))
+    return total
+
+
+def _tile_cells(batch: Batch, window: int | None) -> int:
+    """Rows of tiles (64 each, however few are real) times the cells their KV tiles span."""
+    total = offset = 0
+    for part in batch.parts:
+        if part.rows == 1:
+            total += part.count * _tiles_of(part, 0, 1, window)
+            offset += part.count
+            continue
+        for _ in range(part.count):
+            borders = [0, *range(TILE - offset % TILE, part.rows, TILE), part.rows]
+            total += sum(_tiles_of(part, low, high, window) for low, high in pairwise(borders))
+            offset += part.rows
+    return total
+
+
+def _tiles_of(part: Part, low: int, high: int, window: int | None) -> int:
+    """For the rows low..high of a sequence, which lie in one tile."""
+    begin = max(0, part.depth + low - window) if window else 0
+    return TILE * (-(-(part.depth + high - begin) // TILE) * TILE)
+
+
+@lru_cache(maxsize=4096)
+def fragmentation(rows: int, n_head: int, threads: int) -> float:
+    """Time of tiles over that of whole heads shared evenly: a piece of work that ends within a
+    head ends a tile, and some threads get more pieces than others."""
+    total = rows * n_head
+    pieces = [0, *_piece_ends(total, threads)]
+    tiles = []
+    for low, high in pairwise(pieces):
+        borders = [low, *range((low // rows + 1) * rows, high, rows), high]
+        tiles.append(sum(-(-(b - a) // TILE) for a, b in pairwise(borders)))
+    return _makespan(tiles, threads) * threads / (n_head * -(-rows // TILE))
+
+
+@lru_cache(maxsize=4096)
+def imbalance(total: int, threads: int) -> float:
+    """Time of `total` rows and heads over that of an even share for each thread."""
+    sizes = [high - low for low, high in pairwise([0, *_piece_ends(total, threads)])]
+    return _makespan(sizes, threads) * threads / total
+
+
+def _piece_ends(total: int, threads: int) -> list[int]:
+    """Where the pieces end that threads take one after the other: four for each thread."""
+    chunk = -(-total // (CHUNKS_PER_THREAD * threads))
+    if threads == 1 or -(-total // chunk) < threads:
+        chunk = -(-total // threads)
+    return [*range(chunk, total, chunk), total]
+
+
+def _makespan(sizes: list[int], threads: int) -> int:
+    """When the last thread is done, if each takes the next piece as soon as it is free."""
+    busy = [0] * threads
+    for size in sizes:
+        heapreplace(busy, busy[0] + size)
+    return max(busy)
+
+
+def cost_at(costs: tuple[AttentionCost, ...], kv: str, head_dim: float) -> AttentionCost:
+    """The costs of a KV type at a head size, between those measured or beyond. A KV type that
+    was not measured costs what the most expensive one does."""
+    of_type = _of_type(costs, kv)
+    low, high = of_type[0], of_type[-1]
+    for a, b in pairwise(of_type):
+        if a.head_dim <= head_dim:
+            low, high = a, b
+    if low.head_dim == high.head_dim:
+        return low
+    part = (head_dim - low.head_dim) / (high.head_dim - low.head_dim)
+    tiled = low.tiled and high.tiled and _between(low.tiled, high.tiled, part)
+    return AttentionCost(
+        kv, math.ceil(head_dim),
+        _between(low.alone, high.alone, part), _between(low.few, high.few, part), tiled,
+        low.skip_s, low.skip_tile_s,
+    )  # fmt: skip
+
+
+def _of_type(costs: tuple[AttentionCost, ...], kv: str) -> list[AttentionCost]:
+    known = {cost.kv_type for cost in costs}
+    if kv not in known:
+        kv = max(costs, key=lambda cost: cost.few.seconds[-1] / cost.head_dim).kv_type
+    return sorted((c for c in costs if c.kv_type == kv), key=lambda cost: cost.head_dim)
+
+
+def _between(low: Curve, high: Curve, part: float) -> Curve:
+    """part 0: low, 1: high; beyond, along the same line, but never below a fifth of `low`."""
+    seconds = tuple(
+        max(0.2 * a, a + part * (at(high, cells) - a))
+        for cells, a in zip(low.at, low.seconds, strict=True)
+    )
+    return Curve(low.at, seconds, low.spread)

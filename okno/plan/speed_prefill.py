@@ -1,0 +1,81 @@
+"""How long prompts take: pieces as the pacer cuts them, each a step of the speed model.
+
+The cheap path for grids: a prompt is taken in sections, each at the piece size its middle gets,
+and step times between a section's ends are taken as linear in depth, as attention is.
+plan/simulate.py runs the real scheduler step by step instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from okno.plan.speed_attention import Part, batch_of
+from okno.plan.speed_model import SpeedModel
+from okno.schedule.pacer import piece_rows
+
+SECTION_TOKENS = 1024
+MOST_SECTIONS = 5
+SAMPLED_COUNTS = 5  # of how many already decode, for the time of many prompts at once
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Sequences that decode beside the prompt, each with `depth` tokens."""
+
+    count: int = 0
+    depth: int = 0
+
+
+ALONE = Neighbours()
+
+
+def prompt_s(
+    model: SpeedModel, tokens: int, step_tokens: int, neighbours: Neighbours = ALONE
+) -> float:
+    """Seconds until the first token of a prompt of `tokens`."""
+    total = 0.0
+    size = max(SECTION_TOKENS, -(-tokens // MOST_SECTIONS))
+    for start in range(0, tokens, size):
+        section = min(size, tokens - start)
+        total += _section_s(model, start, section, step_tokens, neighbours)
+    return total + _output_s(model, neighbours.count)
+
+
+def prompts_at_once_s(model: SpeedModel, count: int, tokens: int, step_tokens: int) -> float:
+    """Seconds until the last first token, when `count` prompts of `tokens` arrive together. They
+    are computed one after the other, and those that are done decode beside the rest."""
+    sampled = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_COUNTS)).astype(int))
+    each = [prompt_s(model, tokens, step_tokens, Neighbours(int(n), tokens)) for n in sampled]
+    return float(np.interp(np.arange(count), sampled, each).sum())
+
+
+def _section_s(
+    model: SpeedModel, start: int, tokens: int, step_tokens: int, neighbours: Neighbours
+) -> float:
+    most = max(1, step_tokens - neighbours.count)
+    rows = most  # the pacer comes from the larger pieces of a step without neighbours
+    for _ in range(2):
+        seconds = _piece_s(model, rows, start + tokens // 2, neighbours)
+        row_s = seconds / (rows + neighbours.count)
+        rows = piece_rows(row_s, most, mixed=neighbours.count > 0)
+    rows = min(rows, tokens)
+    pieces, rest = divmod(tokens, rows)
+    first = _piece_s(model, rows, start, neighbours)
+    last = _piece_s(model, rows, start + (pieces - 1) * rows, neighbours) if pieces > 1 else first
+    remainder = _piece_s(model, rest, start + pieces * rows, neighbours) if rest else 0.0
+    if neighbours.count and rest:  # the rest shares its step with the next prompt's first rows
+        remainder = last * rest / rows
+    return pieces * (first + last) / 2 + remainder
+
+
+def _piece_s(model: SpeedModel, rows: int, depth: int, neighbours: Neighbours) -> float:
+    n = neighbours.count
+    parts = [Part(n, 1, neighbours.depth)] if n else []
+    return model.batch_s(batch_of([*parts, Part(1, rows, depth)]), n)
+
+
+def _output_s(model: SpeedModel, neighbours: int) -> float:
+    """The output matrix for the prompt's last row, in the step that ends it."""
+    return model.outputs_s(neighbours + 1) - model.outputs_s(neighbours)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from okno.bench import calibrate as calibrate_module
+from okno.cli.app import run
+from tests.plan.speed_cases import calibration
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch, tmp_path):
+    monkeypatch.setenv("OKNO_DATA_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The measurements are those of a test; what was asked of them is kept."""
+    asked = []
+
+    def measure(threads, budget_s, on_progress, *, fingerprint):
+        asked.append((threads, budget_s))
+        on_progress(1.0)
+        return calibration(machine=fingerprint, threads=threads or 2)
+
+    monkeypatch.setattr(calibrate_module, "calibrate", measure)
+    return asked
+
+
+def test_nothing_measured_is_said_with_what_to_do(capsys):
+    assert run(["calibrate", "--show"]) == 2
+    assert "okno calibrate" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_kept_and_shown_again(measured, capsys):
+    assert run(["calibrate", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert run(["calibrate", "--show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    assert measured == [(None, 60.0)]
+
+
+def test_each_number_of_threads_is_kept_apart(measured, capsys):
+    assert run(["calibrate", "--threads", "1", "--budget", "20"]) == 0
+    assert measured == [(1, 20.0)]
+    assert run(["calibrate", "--show", "--threads", "1"]) == 0
+    assert run(["calibrate", "--show", "--threads", "3"]) == 2
+    assert "3 threads" in capsys.readouterr().err
+
+
+def test_the_table_marks_row_counts_that_are_worse_than_fewer(measured, capsys):
+    assert run(["calibrate"]) == 0
+    table = capsys.readouterr().out
+    rates = {line.split()[0]: line.split()[1:] for line in table.splitlines() if "." in line}
+    assert "Q4_0" in table
+    assert all("↓" not in cell for cell in rates["4"])
+    assert any("↓" in cell for cell in rates["6"])
+
+
+def test_a_budget_too_small_is_a_usage_error(capsys):
+    assert run(["calibrate", "--budget", "1"]) == 2
+    assert "at least 5 s" in capsys.readouterr().err

@@ -1,0 +1,152 @@
+"""`okno plan`, `okno recommend` and `okno tune` as they are typed and read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import pytest
+
+from okno.cli.app import run
+from okno.cli.tables_memory import BAR_WIDTH, memory_bars
+from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
+from tests.cli.support import okno
+
+GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def _no_okno_variables(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("OKNO_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OKNO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+
+
+def outcome(capsys, *args: str) -> tuple[int, str, str]:
+    code = run(list(args))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_plan_in_80_columns_without_colour_says_everything(capsys):
+    code, out, _ = outcome(capsys, "plan", "demo")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\x1b" not in out
+    for part in ("Machine", "Model", "Memory of every window", "Speed, predicted", "Why",
+                 "Your table", "okno calibrate", "W weights", "K KV"):  # fmt: skip
+        assert part in out, part
+    assert re.search(r"^ +\*\d+ ", out, re.MULTILINE), "the pick is marked"
+
+
+def test_the_users_own_command_is_judged(capsys):
+    command = ["plan", "saiga2_13b", "--quant", "gptq-4bit", "--batch-size", "1", "--ctx", "2048",
+               "--device", "cuda", "--memory"]  # fmt: skip
+    code, out, _ = outcome(capsys, *command, "8GB")
+    assert code == 1
+    assert "Batch 1 x ctx 2,048 does not fit" in out
+    assert "too much on CUDA0" in out
+    assert "--gpu-layers" in out
+    code, out, _ = outcome(capsys, *command, "12GB")
+    assert code == 0
+    assert "Batch 1 x ctx 2,048 fits." in out
+    assert "Your table, 8 GB: batch 1, ctx 1,024-2,048" in " ".join(out.split())
+
+
+def test_json_is_json_and_nothing_else(capsys):
+    code, out, err = outcome(capsys, "plan", "demo", "--json", "--batch_size", "4")
+    told = json.loads(out)
+    assert (code, err) == (0, "")
+    assert told["pick"]["batch_size"] == 4
+    assert {w["batch_size"] for w in told["windows"]} == {4}
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--batch-size", "lots"], "batch_size"), (["--ctx", "1"], "ctx"),
+        (["--prefer", "luck"], "prefer"), (["--memory", "8"], "--memory"),
+        (["--device", "abacus"], "abacus"), (["--quant", "q99"], "q99"),
+        (["--kv-type", "q1"], "kv_type"), (["--max-ttft", "-1"], "max_ttft"),
+        (["--calibrate", "--memory", "8GB"], "what-if"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_is_named(capsys, flags, word):
+    code, out, err = outcome(capsys, "plan", "demo", *flags)
+    assert (code, out) == (2, "")
+    assert word in err
+
+
+def test_an_unknown_model_is_an_error_with_the_nearest(capsys):
+    code, _, err = outcome(capsys, "plan", "saiga_mistral_8b_xyz")
+    assert code == 1
+    assert "saiga_mistral" in err
+
+
+def test_recommend_in_80_columns(capsys):
+    code, out, _ = outcome(
+        capsys, "recommend", "--task", "embedding", "--top", "3", "--device", "cuda",
+        "--memory", "8GB",
+    )  # fmt: skip
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "  3. " in out
+    assert "  4. " not in out
+    assert "licence" in out
+    assert "Order: " in out
+
+
+def test_recommend_for_programs(capsys):
+    code, out, _ = outcome(capsys, "recommend", "--task", "reranker", "--json")
+    assert code == 0
+    assert json.loads(out)["models"]
+    assert outcome(capsys, "recommend", "--task", "dance")[0] == 2
+
+
+def test_tune_measures_keeps_and_saves(tmp_path):
+    """The real thing: the demo model, two seconds a run; then plan shows what was measured."""
+    data = {"OKNO_DATA_DIR": str(tmp_path / "data")}
+    config = tmp_path / "mine.yaml"
+    config.write_text("# my settings\ntemperature: 0.5\n")
+    flags = ["--prompt-tokens", "32", "--ctx", "256", "--max-ttft", "60", "--min-tok-s", "0.1"]
+    tuned = okno("tune", "demo", *flags, "--json", "--save", "--config", str(config), **data)
+    assert tuned.returncode == 0, tuned.stderr
+    told = json.loads(tuned.stdout)
+    assert 1 <= len(told["runs"]) <= 6
+    assert told["seconds"] < 180
+    text = config.read_text()
+    assert text.startswith("# my settings\n")
+    assert re.search(rf"batch_size: {told['best']['batch_size']}\b", text)
+    assert re.search(r"ctx: 256\b", text)
+    planned = okno("plan", "demo", *flags, "--json", **data)
+    windows = json.loads(planned.stdout)["windows"]
+    assert {window["kv_type"] for window in windows} == {"f16"}
+    kinds = {w["batch_size"]: w["speed"]["total_tok_s"]["kind"] for w in windows if w["speed"]}
+    assert kinds[told["best"]["batch_size"]] == "measured"
+
+
+def test_tune_wants_a_model_that_is_here(capsys):
+    code, _, err = outcome(capsys, "tune", "saiga2_7b")
+    assert code == 2
+    assert "is not here" in err
+
+
+def parts(**gib: float) -> MemoryParts:
+    return MemoryParts(**{f"{name}_bytes": int(size * GIB) for name, size in gib.items()})
+
+
+def test_a_bar_is_as_long_as_its_parts():
+    memory = MemoryPlan((DeviceMemory("cpu", parts(weights=2, kv=1), 4 * GIB),), "closed form")
+    bar, legend = (str(line) for line in memory_bars(memory))
+    assert bar.strip() == "W" * (BAR_WIDTH // 2) + "K" * (BAR_WIDTH // 4) + "·" * (BAR_WIDTH // 4)
+    assert "1.0 GiB left" in legend
+
+
+def test_a_bar_beyond_what_is_free_shows_where_that_ends():
+    memory = MemoryPlan((DeviceMemory("CUDA0", parts(weights=4), 3 * GIB),), "closed form")
+    bar, legend = (str(line) for line in memory_bars(memory))
+    assert bar.strip() == "W" * (BAR_WIDTH * 3 // 4) + "|" + "W" * (BAR_WIDTH // 4)
+    assert "1.0 GiB too much" in legend

@@ -1,0 +1,287 @@
+"""Predicted memory against the engine's own dry run, for every family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from okno.bench.quantise import FileType
+from okno.bench.shapes import PRESETS, write_header
+from okno.core.errors import BadSetting, DoesNotFit
+from okno.core.load import FlashAttention, Load
+from okno.core.machine import Cpu, Device, Machine, Ram
+from okno.core.plan import MemoryParts, MemoryPlan
+from okno.core.window import KVType, Window
+from okno.engines.dry_run import DryRun
+from okno.inspect.hardware.machine import this_machine
+from okno.inspect.header import read_header
+from okno.plan.memory import Anchored, ClosedForm, Overhead, predict_memory
+from okno.plan.memory_parts import repacked_types, split_weights
+
+MIB, GIB = 2**20, 2**30
+FAMILIES: tuple[tuple[str, FileType], ...] = (
+    ("llama-mid", "Q4_0"), ("mha-mid", "Q8_0"), ("qwen3-mid", "Q4_K_M"), ("gemma3-mid", "Q4_0"),
+    ("gpt-oss-mid", "MXFP4"), ("qwen3moe-mid", "Q4_K_M"), ("deepseek2-mid", "Q4_0"),
+    ("mamba2-mid", "F16"), ("granite-mid", "Q4_0"), ("lfm2-mid", "Q8_0"), ("phi-mid", "Q4_K_M"),
+    ("bert-mid", "F16"), ("llama-13b", "Q4_0"), ("bert-tiny", "F32"), ("tiny", "Q4_0"),
+)  # fmt: skip
+WINDOWS = ((1, 512, 256), (4, 8192, 512), (3, 1000, 64), (16, 2048, 256))
+CLOSED_PARTS = ("weights", "repacked", "kv", "state", "output")
+
+
+@pytest.fixture(scope="module")
+def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("headers")
+    for shape, file_type in FAMILIES:
+        write_header(PRESETS[shape], folder / f"{shape}.gguf", file_type)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def here() -> Machine:
+    return this_machine()
+
+
+def machine(*devices: Device, simd: tuple[str, ...] = ("avx2",)) -> Machine:
+    return Machine("linux", Cpu("a", "x86_64", 4, 8, 4, simd), Ram(16 * GIB, 12 * GIB), devices)
+
+
+def gpu(gib: float, name: str = "cuda0") -> Device:
+    return Device(name, "cuda", "a card", int(gib * GIB), int(gib * GIB))
+
+
+def load(batch: int = 1, ctx: int = 2048, kv_type: KVType = "f16", **changes: object) -> Load:
+    return Load(Window(batch, ctx, batch * ctx, kv_type), **changes)  # type: ignore[arg-type]
+
+
+def loads() -> Iterator[Load]:
+    kinds: tuple[tuple[KVType, FlashAttention], ...] = (
+        ("f16", "auto"), ("q8_0", "auto"), ("q4_0", "on"), ("f32", "auto"), ("f16", "off"),
+    )  # fmt: skip
+    for kv_type, flash in kinds:
+        for unified in (True, False):
+            for batch, ctx, step_tokens in WINDOWS:
+                window = Window(batch, ctx, batch * ctx, kv_type, step_tokens)
+                yield Load(window, False, flash, -1, unified)
+
+
+@pytest.mark.parametrize("shape", [shape for shape, _ in FAMILIES])
+def test_every_part_of_every_family_is_what_the_engine_says(
+    headers: Path, here: Machine, shape: str
+) -> None:
+    """Weights, caches and output to the byte; scratch to the byte too, but for latent attention
+    (within 0.1 %; without flash attention within 1 %)."""
+    compute_error = 0.01 if shape == "deepseek2-mid" else 0
+    with DryRun(headers / f"{shape}.gguf") as dry_run:
+        closed = ClosedForm(dry_run.header, here)
+        for one in loads():
+            try:
+                ours = closed.memory(one).devices[0].parts
+            except BadSetting:
+                with pytest.raises(DoesNotFit):
+                    dry_run.memory(one)
+                continue
+            told = dry_run.memory(one).devices[0].parts
+            assert _closed(ours) == _closed(told), one
+            assert ours.compute_bytes == pytest.approx(told.compute_bytes, rel=compute_error), one
+
+
+def _closed(parts: MemoryParts) -> list[int]:
+    return [getattr(parts, f"{part}_bytes") for part in CLOSED_PARTS]
+
+
+def test_anchors_give_the_engines_own_answers(headers: Path, here: Machine) -> None:
+    for shape in ("llama-mid", "deepseek2-mid", "granite-mid"):
+        with DryRun(headers / f"{shape}.gguf") as dry_run:
+            model = Anchored(dry_run.header, here, dry_run.memory)
+            for ctx in (512, 3000, 32_768):
+                plan, told = model.memory(load(2, ctx)), dry_run.memory(load(2, ctx))
+                ours = plan.devices[0].parts
+                assert plan.source == "engine"
+                assert _closed(ours) == _closed(told.devices[0].parts)
+                assert ours.compute_bytes == pytest.approx(
+                    told.devices[0].parts.compute_bytes, rel=0.001
+                )
+
+
+def test_where_the_closed_form_errs_the_anchors_correct_it(headers: Path) -> None:
+    """An engine that takes 10 % more scratch than we know, and 5 MiB more weights."""
+    header = read_header(headers / "llama-mid.gguf")
+    asked: list[Load] = []
+
+    def engine(one: Load) -> MemoryPlan:
+        asked.append(one)
+        plan = ClosedForm(header, machine()).memory(one)
+        parts = plan.devices[0].parts
+        more = replace(
+            parts,
+            weights_bytes=parts.weights_bytes + 5 * MIB,
+            compute_bytes=parts.compute_bytes + 1000 * one.window.ctx,
+        )
+        return replace(plan, devices=(replace(plan.devices[0], parts=more),))
+
+    model = Anchored(header, machine(), engine)
+    for batch in (1, 4):
+        for ctx in (512, 2048, 8192, 30_208):
+            got = model.memory(load(batch, ctx)).devices[0].parts
+            want = engine(load(batch, ctx)).devices[0].parts
+            assert got.weights_bytes == want.weights_bytes
+            assert got.compute_bytes == pytest.approx(want.compute_bytes, abs=2)
+    questions = {one.window.ctx for one in asked}
+    assert {1024, 16_384} <= questions
+
+
+def test_a_handful_of_dry_runs_answers_a_whole_grid(headers: Path) -> None:
+    header = read_header(headers / "gemma3-mid.gguf")
+    asked: list[Load] = []
+
+    def engine(one: Load) -> MemoryPlan:
+        asked.append(one)
+        return ClosedForm(header, machine()).memory(one)
+
+    model = Anchored(header, machine(), engine)
+    for batch in (1, 2, 4, 8, 16):
+        for ctx in range(512, 16_384, 512):
+            model.memory(load(batch, ctx))
+    assert len(asked) == 2
+
+
+def test_a_state_too_large_for_a_dry_run_falls_back_to_the_closed_form(headers: Path) -> None:
+    def engine(one: Load) -> MemoryPlan:
+        raise DoesNotFit("the state is really allocated")
+
+    header = read_header(headers / "mamba2-mid.gguf")
+    plan = Anchored(header, machine(), engine).memory(load(64, 1024))
+    assert plan.devices == ClosedForm(header, machine()).memory(load(64, 1024)).devices
+
+
+def test_mapped_weights_can_be_taken_back_but_repacked_ones_cannot(headers: Path) -> None:
+    closed = ClosedForm(read_header(headers / "llama-mid.gguf"), machine())
+    read, mapped = (closed.memory(load(mmap=mmap)).devices[0].parts for mmap in (False, True))
+    assert mapped.mapped_bytes == (headers / "llama-mid.gguf").stat().st_size
+    assert mapped.weights_bytes == 0
+    assert mapped.repacked_bytes == read.repacked_bytes > 0
+    assert mapped.needed_bytes < read.needed_bytes
+
+
+@pytest.mark.parametrize(
+    ("architecture", "simd", "repacked"),
+    [
+        ("x86_64", ("sse4_2",), set()),
+        ("x86_64", ("avx2",), {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}),
+        ("x86_64", ("avx2", "avx512f"), {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4", "Q2_K"}),
+        ("aarch64", ("neon",), {"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"}),
+        ("riscv64", (), set()),
+    ],
+)
+def test_the_processor_decides_what_is_repacked(
+    architecture: str, simd: tuple[str, ...], repacked: set[str]
+) -> None:
+    assert set(repacked_types(Cpu("a", architecture, 1, 1, 1, simd))) == repacked
+
+
+def test_all_weights_are_somewhere(headers: Path) -> None:
+    header = read_header(headers / "mha-mid.gguf")  # its output is not tied
+    for first_layer in range(len(header.layers) + 2):
+        weights, on_device = split_weights(header, machine().cpu, first_layer)
+        total = weights.stored_bytes + weights.repacked_bytes + on_device
+        assert total == pytest.approx(header.weights_bytes, abs=32 * len(header.tensors))
+
+
+# Devices that are not here ------------------------------------------------------------------------
+
+
+def test_without_a_device_everything_is_in_main_memory(headers: Path) -> None:
+    plan = predict_memory(read_header(headers / "llama-13b.gguf"), load(), machine())
+    assert [device.device for device in plan.devices] == ["cpu"]
+    assert plan.devices[0].parts.weights_bytes + plan.devices[0].parts.repacked_bytes > 6 * GIB
+
+
+def test_all_layers_on_a_card_leave_the_input_in_main_memory(headers: Path) -> None:
+    header = read_header(headers / "llama-13b.gguf")
+    cpu, card = predict_memory(header, load(), machine(gpu(12))).devices
+    embedding = next(t for t in header.tensors if t.name == "token_embd.weight")
+    assert cpu.parts.weights_bytes == embedding.n_bytes
+    assert cpu.parts.kv_bytes == 0
+    assert card.parts.weights_bytes + embedding.n_bytes == pytest.approx(
+        header.weights_bytes, rel=1e-5
+    )
+    assert card.parts.kv_bytes == 40 * 2 * 5120 * 2 * 2048
+    assert card.free_bytes == 12 * GIB
+
+
+def test_a_tied_output_is_copied_to_the_card(headers: Path) -> None:
+    header = read_header(headers / "llama-mid.gguf")
+    cpu, card = predict_memory(header, load(), machine(gpu(8))).devices
+    embedding = next(t for t in header.tensors if t.name == "token_embd.weight")
+    assert card.parts.weights_bytes > embedding.n_bytes
+    assert cpu.parts.weights_bytes == embedding.n_bytes
+    assert card.parts.weights_bytes + cpu.parts.weights_bytes == pytest.approx(
+        header.weights_bytes + embedding.n_bytes, rel=1e-4
+    )
+
+
+def test_each_layer_more_on_the_card_moves_its_weights_and_cache(headers: Path) -> None:
+    header = read_header(headers / "llama-13b.gguf")
+    answer = partial(predict_memory, header, machine=machine(gpu(12)))
+    before = answer(load(gpu_layers=0))
+    assert [device.device for device in before.devices] == ["cpu"]
+    for count in (1, 10, 41):
+        cpu, card = answer(load(gpu_layers=count)).devices
+        layers = count - 1  # the output is the first to go
+        assert card.parts.kv_bytes == layers * 2 * 5120 * 2 * 2048
+        total = cpu.parts.kv_bytes + card.parts.kv_bytes
+        assert total == before.devices[0].parts.kv_bytes
+
+
+def test_two_cards_share_the_layers_by_their_free_memory(headers: Path) -> None:
+    header = read_header(headers / "llama-13b.gguf")
+    both = machine(gpu(6, "cuda0"), gpu(2, "cuda1"))
+    _, first, second = predict_memory(header, load(), both).devices
+    assert first.parts.kv_bytes == pytest.approx(3 * second.parts.kv_bytes, rel=0.15)
+
+
+def test_a_plan_fits_only_with_its_margin(headers: Path) -> None:
+    header = read_header(headers / "llama-mid.gguf")
+    plan = predict_memory(header, load(), machine())
+    exactly = plan.needed_bytes + plan.margin_bytes
+    roomy = replace(machine(), ram=Ram(GIB, exactly))
+    tight = replace(machine(), ram=Ram(GIB, exactly - 1))
+    assert predict_memory(header, load(), roomy).fits
+    assert not predict_memory(header, load(), tight).fits
+
+
+# The process around the engine --------------------------------------------------------------------
+
+
+def test_the_process_grows_with_vocabulary_and_cells_and_with_what_was_learnt(
+    headers: Path,
+) -> None:
+    small, large = (read_header(headers / f"{name}.gguf") for name in ("tiny", "gemma3-mid"))
+
+    def process(header: object, one: Load, overhead: Overhead = Overhead()) -> int:  # noqa: B008
+        plan = predict_memory(header, one, machine(), overhead)  # type: ignore[arg-type]
+        return plan.devices[0].parts.process_bytes
+
+    assert process(large, load()) > process(small, load()) + 50 * MIB
+    assert process(small, load(16, 8192)) > process(small, load()) + 10 * MIB
+    learnt = Overhead(process_bytes=100 * MIB)
+    default = Overhead()
+    assert process(small, load(), learnt) - process(small, load()) == (
+        learnt.process_bytes - default.process_bytes
+    )
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
+def test_a_cache_type_that_does_not_divide_a_head_is_refused(
+    headers: Path, kv_type: KVType
+) -> None:
+    header = read_header(headers / "tiny.gguf")
+    with pytest.raises(BadSetting, match="32 values together"):
+        predict_memory(header, load(kv_type=kv_type), machine())
+    with pytest.raises(BadSetting, match="needs flash attention"):
+        predict_memory(header, load(kv_type=kv_type, flash_attention="off"), machine())

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from okno.plan.refine import Refinement, refinement_from
+
+
+def taught(ratio: float, rows: int = 4, steps: int = 100, noise: float = 0.02) -> Refinement:
+    source, refinement = random.Random(0), Refinement()
+    for _ in range(steps):
+        refinement.observe(rows, 1.0, ratio * source.gauss(1, noise))
+    return refinement
+
+
+def test_nothing_learnt_corrects_nothing() -> None:
+    assert Refinement().correction(4).factor == 1
+    assert Refinement().correction(4).error is None
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.9, 1.3, 2.5])
+def test_a_steady_deviation_is_learnt(ratio: float) -> None:
+    correction = taught(ratio).correction(4)
+    assert correction.factor == pytest.approx(ratio, rel=0.03)
+    assert correction.error is not None
+    assert correction.error < 0.15
+
+
+def test_a_stalled_step_changes_little() -> None:
+    refinement = taught(1.1)
+    refinement.observe(4, 1.0, 50.0)
+    assert refinement.correction(4).factor == pytest.approx(1.1, rel=0.03)
+
+
+def test_a_machine_that_changes_is_followed() -> None:
+    refinement = taught(1.0)
+    for _ in range(600):
+        refinement.observe(4, 1.0, 2.0)
+    assert refinement.correction(4).factor == pytest.approx(2.0, rel=0.1)
+
+
+def test_row_counts_far_off_are_corrected_less() -> None:
+    refinement = taught(2.0, rows=4)
+    near, far = refinement.correction(8), refinement.correction(512)
+    assert 1 < far.factor < near.factor < 2
+    assert far.error is None
+
+
+def test_noisy_steps_leave_a_wide_error() -> None:
+    quiet, noisy = taught(1.0, noise=0.01).correction(4), taught(1.0, noise=0.2).correction(4)
+    assert quiet.error is not None
+    assert noisy.error is not None
+    assert noisy.error > 2 * quiet.error
+
+
+def test_it_survives_being_kept() -> None:
+    refinement = taught(1.4)
+    again = refinement_from(json.loads(json.dumps(refinement.to_json())))
+    assert again == refinement
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=12),
+)
+
+
+@given(JSON)
+def test_anything_else_that_was_kept_is_an_empty_refinement(data: object) -> None:
+    assert refinement_from(data).correction(4).factor == 1
+
+
+@given(
+    st.integers(-3, 10_000), st.floats(allow_nan=True), st.floats(allow_nan=True)
+)  # fmt: skip
+def test_no_observation_breaks_it(rows: int, predicted: float, measured: float) -> None:
+    refinement = taught(1.0)
+    refinement.observe(rows, predicted, measured)
+    for count in (1, 7, 64, 5000):
+        assert 0.1 < refinement.correction(count).factor < 10
