@@ -93,7 +93,9 @@ class EngineFirst:
 def speed_of(header: ModelHeader, place: Place, goal: Goal) -> SpeedModel:
     """Speeds of the model's loads for the goal's prompts and fill; what was measured replaces what
     is predicted."""
-    return partial(_speed, Planner(header, place.calibration), place.learnt, goal)
+    return partial(
+        _speed, Planner(header, place.calibration, place.learnt.refinement), place.learnt, goal
+    )
 
 
 def _speed(planner: Planner, learnt: Learnt, goal: Goal, load: Load) -> SpeedPlan:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,25 +15,30 @@ from okno.core.plan import Figure, SpeedPlan
 from okno.plan.depth import DepthCurve
 from okno.plan.goals import Goal
 from okno.plan.memory import DEFAULT_OVERHEAD, Overhead
+from okno.plan.refine import Refinement, refinement_from
 from okno.store.calibrations import CalibrationRecord, list_calibrations
 from okno.store.database import Database
 from okno.store.depth_curves import load_depth
 from okno.store.identity import model_identity
 from okno.store.measurements import Measured, load_measured, save_measured
 from okno.store.overheads import load_overheads
+from okno.store.refinements import load_refinement, save_refinement
 
+Lesson = list[list[float]]
 RATES = ("alone_tok_s", "user_tok_s", "total_tok_s", "prefill_tok_s", "ttft_s", "ttft_loaded_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
     """calibration None: never measured here. measured: windows of the model that were really run.
-    notes: what could not be read."""
+    refinement: what serving the model has taught about its steps, beyond the calibration. notes:
+    what could not be read."""
 
     calibration: Calibration | None = None
     overhead: Overhead = DEFAULT_OVERHEAD
     measured: tuple[Measured, ...] = ()
     depth: DepthCurve | None = None
+    refinement: Refinement = field(default_factory=Refinement)
     notes: tuple[str, ...] = ()
 
 
@@ -67,6 +72,7 @@ def _learnt(machine: Machine, model: Path | None, database: Database) -> Learnt:
         found,
         measured=tuple(load_measured(database, name, engine, identity)),
         depth=_depth(database, identity),
+        refinement=_refinement(database, name, identity, calibration),
     )
 
 
@@ -87,6 +93,36 @@ def _depth(database: Database, identity: str) -> DepthCurve | None:
     from okno.plan.depth_document import from_document  # imports msgspec
 
     return from_document(record.document)
+
+
+def _refinement(
+    database: Database, machine: str, identity: str, calibration: Calibration | None
+) -> Refinement:
+    """Learnt against this very calibration; nothing otherwise."""
+    document = load_refinement(database, machine, engine_name(), identity)
+    if document is None or calibration is None:
+        return Refinement()
+    if document.get("calibration") != calibration.created:
+        return Refinement()
+    return refinement_from(document.get("groups"))
+
+
+def lesson_keeper(
+    machine: Machine, model: Path, known: Learnt, database: Database | None = None
+) -> Callable[[Lesson], None] | None:
+    """What keeps a lesson (Refinement.to_json) of serving `model`; None without a calibration to
+    improve on. It raises StoreUnusable."""
+    calibration = known.calibration
+    if calibration is None:
+        return None
+    made = calibration.created
+    store, identity = database or Database(), model_identity(model)
+
+    def keep(lesson: Lesson) -> None:
+        document = {"calibration": made, "groups": lesson}
+        save_refinement(store, machine.fingerprint, engine_name(), identity, document)
+
+    return keep
 
 
 def save_run(

@@ -32,7 +32,7 @@ from okno.plan.speed import Planner
 from okno.schedule.scheduler import Limits
 
 OUT = Path("docs/benchmarks/plan-accuracy-speed.md")
-BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
+BATCHES = (1, 2, 4, 8, 16)
 FILLS = (256, 1024, 4096, 8192)
 PROMPTS = ((1, 64), (1, 512), (1, 2048), (2, 512), (4, 512), (8, 256), (16, 128))
 SIMULATED_NEW_TOKENS = 24

@@ -23,6 +23,7 @@ from okno.engines.protocol import Events, FromWorker, WorkerOptions
 from okno.engines.sampling import Sampler
 from okno.engines.task import Task
 from okno.engines.text import TextStream
+from okno.engines.worker import end_with_parent
 from okno.schedule.scheduler import Truncate
 from okno.schedule.sequence import Sequence
 
@@ -38,7 +39,7 @@ class Job(msgspec.Struct, frozen=True):
     batches: tuple[int, ...]
     fills: tuple[int, ...]
     prompts: tuple[tuple[int, int], ...]
-    repeats: int = 9
+    repeats: int = 5
     most_cells: int = 65_536
     kv_type: str = "f16"
 
@@ -148,6 +149,7 @@ def _task(engine: LlamaCpp, number: int, tokens: int) -> Task:
 
 def main(arguments: list[str]) -> None:
     """The process."""
+    end_with_parent()
     job = msgspec.json.decode(arguments[1], type=Job)
     for result in measure(Path(arguments[0]), job):
         sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -55,22 +56,22 @@ def _measured(
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    watch = threading.Timer(timeout_s, child.kill)
+    watch.start()
     try:
-        return _listen(child, on_progress, timeout_s)
+        return _listen(child, on_progress)
     finally:
+        watch.cancel()
         if child.poll() is None:
             child.kill()
         child.communicate()
 
 
-def _listen(
-    child: subprocess.Popen[str], on_progress: Callable[[float], None], timeout_s: float
-) -> Calibration:
+def _listen(child: subprocess.Popen[str], on_progress: Callable[[float], None]) -> Calibration:
     assert child.stdout is not None
     for line in child.stdout:
         message = json.loads(line)
         if "calibration" in message:
-            child.wait(timeout_s)
             return from_json(message["calibration"])
         on_progress(message["progress"])
     _, complaint = child.communicate()

@@ -20,6 +20,7 @@ from okno.bench import calibrate_fit as fit
 from okno.bench import calibrate_measure as measure
 from okno.bench.calibrate_measure import Bench
 from okno.core.calibration import AttentionCost, Calibration
+from okno.engines.worker import end_with_parent
 from okno.inspect.memory import free_memory
 
 # Shares of the budget after which a part ends; attention has no end of its own, it comes first
@@ -107,6 +108,7 @@ def _bandwidth(bench: Bench) -> tuple[float, float]:
 
 def main(arguments: list[str]) -> None:
     """The process."""
+    end_with_parent()
     plan = Plan(int(arguments[0]), float(arguments[1]), time.monotonic())
 
     def on_progress(share: float) -> None:

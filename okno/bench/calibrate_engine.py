@@ -41,6 +41,7 @@ class BlockEngine:
         self._model, self._context = model, context
         self._memory: Any = lib.llama_get_memory(context)
         self._batch = Batch(MOST_ROWS)
+        self._filling: ctypes.Array[ctypes.c_uint8] | None = None
 
     def step_s(self, rows: Sequence[Rows], *, keep: bool = False) -> float:
         """Seconds of one decode call with logits for all rows: without, the last layer would
@@ -63,16 +64,23 @@ class BlockEngine:
         """Give `seq` so many cells (a multiple of FILL_CELLS) at little cost: FILL_CELLS are
         computed once in sequence `spare`, and copies of that state are handed to `seq`. Their
         positions repeat, which attention does not mind."""
-        self.step_s([Rows(spare, FILL_CELLS, 0)], keep=True)
-        size = lib.llama_state_seq_get_size(self._context, spare)
-        state = (ctypes.c_uint8 * size)()
-        lib.llama_state_seq_get_data(self._context, state, size, spare)
+        if self._filling is None:
+            self._filling = self._computed(spare)
+        state = self._filling
         for _ in range(cells // FILL_CELLS):
+            if lib.llama_state_seq_set_data(self._context, state, len(state), spare) == 0:
+                raise RuntimeError("llama.cpp does not restore the state it has just saved")
             lib.llama_memory_seq_cp(self._memory, spare, seq, 0, -1)
             lib.llama_memory_seq_rm(self._memory, spare, -1, -1)
-            if lib.llama_state_seq_set_data(self._context, state, size, spare) == 0:
-                raise RuntimeError("llama.cpp does not restore the state it has just saved")
-        lib.llama_memory_seq_rm(self._memory, spare, -1, -1)
+
+    def _computed(self, seq: int) -> ctypes.Array[ctypes.c_uint8]:
+        """The state of FILL_CELLS tokens, computed in `seq`, which is empty again."""
+        self.step_s([Rows(seq, FILL_CELLS, 0)], keep=True)
+        size = lib.llama_state_seq_get_size(self._context, seq)
+        state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
+        lib.llama_state_seq_get_data(self._context, state, size, seq)
+        lib.llama_memory_seq_rm(self._memory, seq, -1, -1)
+        return state
 
     def logits(self, rows: int) -> NDArray[np.float32]:
         """Of the last call's rows: a view that the next call overwrites."""

@@ -48,7 +48,8 @@ TILED_DEPTHS = (512, 2048)
 FEW_DEPTHS = (512, 2048)
 TILE = 64
 FEW = 4
-ATTENTION_HEADS = 8
+MANY = 16
+ATTENTION_LAYERS, ATTENTION_HEADS, ATTENTION_KV_HEADS = 2, 32, 8
 HEADS: dict[KVType, tuple[int, ...]] = {"f16": (64, 128, 96, 256), "q8_0": (64, 128),
                                         "q4_0": (64, 128)}  # fmt: skip
 VOCABULARIES = (32_000, 152_000)
@@ -147,8 +148,8 @@ def measure_bandwidth(bench: Bench, n_layer: int = BIG_LAYERS) -> tuple[float, l
 
 @dataclass(frozen=True, slots=True)
 class AttentionSamples:
-    """Differences to the same step without cells, in seconds, per row, head and cell: by cells
-    that each row sees. few: with those of FEW - 1 neighbours skipped."""
+    """Differences to the same step without cells, in seconds, per row, head and cell. By cells that
+    each row sees; few: by cells that all rows together see, those of neighbours skipped."""
 
     alone: dict[int, list[float]]
     few: dict[int, list[float]]
@@ -158,30 +159,31 @@ class AttentionSamples:
 
 
 def measure_attention(bench: Bench, kv_type: KVType, head_dim: int) -> AttentionSamples:
-    """Steps of a block that is nearly all attention: 4 layers of 8 query heads."""
-    heads = ATTENTION_HEADS
-    block = Block("F16", 4, n_embd=128, n_ff=128, n_head=heads, n_head_kv=2, head_dim=head_dim)
-    heads *= block.n_layer
+    """Steps of a block that is nearly all attention. Its keys and values are as many, and lie as
+    far apart, as those of common models: what attention costs depends on which cache they fit."""
+    block = Block("F16", ATTENTION_LAYERS, n_embd=128, n_ff=128, n_head=ATTENTION_HEADS,
+                  n_head_kv=ATTENTION_KV_HEADS, head_dim=head_dim)  # fmt: skip
+    heads = ATTENTION_HEADS * ATTENTION_LAYERS
     found = AttentionSamples({}, {}, {}, [], [])
-    cells = max(FEW * FEW_DEPTHS[-1], DEPTHS[-1]) + 3 * FILL_CELLS
+    cells = max(MANY * FEW_DEPTHS[-1], DEPTHS[-1]) + 3 * FILL_CELLS
     with ExitStack() as stack:
-        engine = bench.open(stack, block, cells=cells, n_seq=FEW + 2, kv_type=kv_type)
+        engine = bench.open(stack, block, cells=cells, n_seq=MANY + 2, kv_type=kv_type)
         _warm([engine])
-        base = {n: _base(engine, n) for n in (1, FEW, TILE)}
+        base = {n: _base(engine, n) for n in (1, FEW, MANY, TILE)}
         filled = 0
         for depth in DEPTHS:
-            engine.fill(0, depth - filled, FEW + 1)
+            engine.fill(0, depth - filled, MANY + 1)
             for _ in range(3):
                 _attention_alone(engine, found, depth, base, heads)
             if kv_type == "f16" and depth in TILED_DEPTHS:
                 _attention_tiled(engine, found, depth, base[TILE], heads)
             filled = depth
-        _attention_few(engine, found, base[FEW], heads)
+        _attention_few(engine, found, base, heads)
     return found
 
 
 def _base(engine: BlockEngine, rows: int) -> float:
-    return min(engine.step_s([Rows(FEW, rows, 0)]) for _ in range(5))
+    return min(engine.step_s([Rows(MANY, rows, 0)]) for _ in range(5))
 
 
 def _attention_alone(
@@ -191,7 +193,7 @@ def _attention_alone(
     seconds = engine.step_s([Rows(0, 1, FILL_CELLS)])
     found.alone.setdefault(depth, []).append((seconds - base[1]) / pairs)
     if depth == DEPTHS[-1]:
-        skipped = engine.step_s([Rows(FEW, FEW, 0)])
+        skipped = engine.step_s([Rows(MANY, FEW, 0)])
         found.skip.append((skipped - base[FEW]) / pairs / FEW)
 
 
@@ -202,23 +204,32 @@ def _attention_tiled(
     for _ in range(2):
         seconds = engine.step_s([Rows(0, TILE, FILL_CELLS)])
         found.tiled.setdefault(depth, []).append((seconds - base_s) / pairs)
-        skipped = engine.step_s([Rows(FEW, TILE, 0)])
+        skipped = engine.step_s([Rows(MANY, TILE, 0)])
         found.skip_tile.append((skipped - base_s) / pairs)
 
 
-def _attention_few(engine: BlockEngine, found: AttentionSamples, base_s: float, heads: int) -> None:
-    """FEW sequences decode, each over cells of its own, and skip those of the others."""
-    skip_s = float(np.median(found.skip))
+def _attention_few(
+    engine: BlockEngine, found: AttentionSamples, base: dict[int, float], heads: int
+) -> None:
+    """Sequences decode, each over cells of its own, and skip those of the others."""
     engine.forget()
-    filled = 0
-    for depth in FEW_DEPTHS:
-        for seq in range(FEW):
-            engine.fill(seq, depth - filled, FEW + 1)
-        filled = depth
+    filled = [0] * MANY
+    for count, depth in [*((FEW, depth) for depth in FEW_DEPTHS), (MANY, FEW_DEPTHS[-1])]:
+        for seq in range(count):
+            if filled[seq] < depth:
+                engine.fill(seq, depth - filled[seq], MANY + 1)
+                filled[seq] = depth
         for _ in range(3):
-            seconds = engine.step_s([Rows(seq, 1, FILL_CELLS) for seq in range(FEW)]) - base_s
-            own = seconds / (FEW * heads * depth) - (FEW - 1) * skip_s
-            found.few.setdefault(depth, []).append(own)
+            _few(engine, found, count, depth, base[count], heads)
+
+
+def _few(
+    engine: BlockEngine, found: AttentionSamples, count: int, depth: int, base_s: float, heads: int
+) -> None:
+    skip_s = float(np.median(found.skip))
+    seconds = engine.step_s([Rows(seq, 1, FILL_CELLS) for seq in range(count)]) - base_s
+    own = seconds / (count * heads * depth) - (count - 1) * skip_s
+    found.few.setdefault(count * depth, []).append(own)
 
 
 def measure_sampling(rounds: int = 40) -> dict[int, list[float]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -24,10 +23,10 @@ from okno.engines.llamacpp import LlamaCpp
 from okno.engines.protocol import WorkerOptions
 from okno.engines.transport import FrameSocket
 from okno.engines.worker import Worker, end_with_parent
+from okno.inspect.memory import own_bytes
 from okno.schedule.scheduler import Span, Step
 
 REFUSED_EXIT = 3
-OWN_MEMORY = ("RssAnon", "RssShmem", "VmSwap")
 
 
 def main() -> None:
@@ -53,15 +52,8 @@ def main() -> None:
         del worker
 
 
-def own_bytes(status: str) -> int:
-    """RssAnon + RssShmem (and what of it is swapped out) of a /proc/PID/status text."""
-    lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return sum(int(lines.get(key, "0 kB").split()[0]) for key in OWN_MEMORY) * 1024
-
-
 def _report(stage: str) -> None:
-    held = own_bytes(Path("/proc/self/status").read_text(encoding="utf-8"))
-    sys.stdout.write(f"{stage} {held}\n")
+    sys.stdout.write(f"{stage} {own_bytes()}\n")
     sys.stdout.flush()
 
 

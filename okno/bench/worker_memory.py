@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from okno.bench.full_context import own_bytes
 from okno.core.errors import EngineFailed
 from okno.core.load import Load
 from okno.core.machine import Machine
@@ -19,6 +18,7 @@ from okno.core.window import Window
 from okno.engines.process import worker_environment
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.header import read_header
+from okno.inspect.memory import parse_own
 from okno.inspect.models import demo_model
 from okno.plan.memory import Overhead, predict_memory
 
@@ -83,7 +83,7 @@ def _watch(process: subprocess.Popen[bytes], deadline: float) -> int:
     status, peak = Path(f"/proc/{process.pid}/status"), 0
     while process.poll() is None:
         with contextlib.suppress(OSError):
-            peak = max(peak, own_bytes(status.read_text(encoding="utf-8")))
+            peak = max(peak, parse_own(status.read_text(encoding="utf-8")))
         if time.monotonic() > deadline:
             process.kill()
         time.sleep(POLL_S)

@@ -46,6 +46,7 @@ def with_learnt(options: WorkerOptions, learnt: Learnt) -> WorkerOptions:
     return msgspec.structs.replace(
         options,
         calibration=known.to_json() if known else None,
+        refinement=learnt.refinement.to_json() if known else None,
         process_bytes=learnt.overhead.process_bytes,
     )
 

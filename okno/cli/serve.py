@@ -64,19 +64,21 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
     settings = loaded.settings
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
 
-    from okno.advisor.learnt import learnt
+    from okno.advisor.learnt import learnt, lesson_keeper
     from okno.cli.convert import server_settings, with_config, with_learnt, worker_options
     from okno.cli.serving import serving
     from okno.inspect.hardware.machine import this_machine
     from okno.server.run import run
 
     server = with_config(server_settings(settings, model), loaded)
-    known = learnt(this_machine(), model.path if model else None)
+    machine = this_machine()
+    known = learnt(machine, model.path if model else None)
     for note in known.notes:
         reporter.note(note)
     options = with_learnt(worker_options(settings, model), known)
     reporter.loading(options.name, model.size_bytes if model else 0)
-    run(serving(options, server, settings.hang_timeout, reporter))
+    keep = lesson_keeper(machine, model.path, known) if model else None
+    run(serving(options, server, settings.hang_timeout, reporter, keep))
 
 
 def _notes(loaded: Loaded, model: LocalModel | None) -> list[str]:

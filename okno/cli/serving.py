@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from okno.cli.lessons import KeepLesson, keep_learning
 from okno.cli.reporters import Reporter
 from okno.engines.protocol import WorkerOptions
 from okno.engines.supervisor import Supervisor
@@ -13,10 +14,15 @@ from okno.server.settings import ServerSettings
 
 
 async def serving(
-    options: WorkerOptions, settings: ServerSettings, hang_timeout_s: float, reporter: Reporter
+    options: WorkerOptions,
+    settings: ServerSettings,
+    hang_timeout_s: float,
+    reporter: Reporter,
+    keep_lesson: KeepLesson | None = None,
 ) -> None:
     """Serve until a signal. HTTP listens first (a busy port is said at once, /health tells the
-    progress), then the model loads. Raises the OknoError of whichever fails."""
+    progress), then the model loads. Raises the OknoError of whichever fails. keep_lesson: gets what
+    the steps have taught, every few seconds in which there were any."""
     supervisor = Supervisor(options, hang_timeout_s=hang_timeout_s, on_progress=reporter.progress)
 
     def stopping() -> None:
@@ -29,6 +35,7 @@ async def serving(
         serve(supervisor, settings, on_ready=address.set_result, on_stopping=stopping)
     )
     load: asyncio.Task[Any] | None = None
+    lessons: asyncio.Task[Any] | None = None
     try:
         await _first(http, address)
         if not http.done():
@@ -37,9 +44,11 @@ async def serving(
         if load is not None and not http.done():
             await load
             reporter.ready(address.result(), settings.model, supervisor.status())
+            if keep_lesson is not None:
+                lessons = asyncio.create_task(keep_learning(supervisor.inspect, keep_lesson))
         await http
     finally:
-        await _ended(http, load)
+        await _ended(http, load, lessons)
         await supervisor.close()
 
 

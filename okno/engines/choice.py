@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import psutil
 
 from okno.core.calibration import Calibration, from_json
 from okno.core.load import Load
@@ -16,31 +13,47 @@ from okno.core.plan import SpeedPlan
 from okno.core.window import KVType
 from okno.engines.auto_window import Asked, Chosen, choose_window
 from okno.engines.dry_run import DryRun
+from okno.engines.learning import StepLearner
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
+from okno.inspect.memory import own_bytes
 from okno.plan.goals import Goal
 from okno.plan.memory import DEFAULT_OVERHEAD, Anchored, Overhead
+from okno.plan.refine import refinement_from
 from okno.plan.speed import Planner
 from okno.plan.speed_rough import rough_calibration
 
 
-def choose_for(options: WorkerOptions, kv_type: KVType) -> Chosen:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """learner None: this machine is not calibrated, so there is nothing to refine."""
+
+    chosen: Chosen
+    learner: StepLearner | None
+
+
+def choose_for(options: WorkerOptions, kv_type: KVType) -> Choice:
     """The window for `options` here and now. Raises ModelUnusable for a file that is no sound
     GGUF, BadSetting, DoesNotFit."""
     path = Path(options.model_path)
     header, machine = read_header(path), _machine()
     asked = _asked(options, kv_type)
-    speed = partial(_speed, Planner(header, _calibration(options, machine)), asked.goal)
-    with DryRun(path, header) as dry_run:
+    refinement = refinement_from(options.refinement)
+    planner = Planner(header, _calibration(options, machine), refinement)
+    with DryRun(path, header, in_process=True) as dry_run:
         memory = Anchored(header, machine, dry_run.memory, _overhead(options))
-        return choose_window(asked, header, machine, memory, speed)
+        speed = partial(_speed, planner, asked.goal)
+        chosen = choose_window(asked, header, machine, memory, speed)
+    learns = options.calibration is not None and not header.is_embedding_model
+    learner = StepLearner(planner.model(kv_type), refinement) if learns else None
+    return Choice(chosen, learner)
 
 
 def _machine() -> Machine:
     """This machine as it is without us: what this process already holds is part of the plan."""
     machine = this_machine()
-    held_bytes = psutil.Process(os.getpid()).memory_info().rss
+    held_bytes = own_bytes()
     ram = replace(machine.ram, free_bytes=machine.ram.free_bytes + held_bytes)
     return replace(machine, ram=ram)
 

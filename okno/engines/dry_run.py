@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from okno.engines.dry_run_wire import (
     Measured,
     ModelJob,
     Refused,
+    Reply,
     decode_reply,
     encode,
 )
@@ -46,17 +48,23 @@ HOST_KINDS = ("CPU", "AMX")  # and the like: CPU_REPACK, CUDA_Host
 
 
 class DryRun:
-    """A child process that holds the header of `path`; a context manager, not thread-safe.
+    """An engine that holds the header of `path`; a context manager, not thread-safe.
+
+    It runs in a child process; in_process: right here, in a process that has started the engine
+    and may die of the header (a worker about to load it).
 
     header: of the same file, read again when not given. The plans hold what the engine itself
     allocates; process memory and margin are added by plan.memory.
     """
 
-    def __init__(self, path: str | Path, header: ModelHeader | None = None) -> None:
+    def __init__(
+        self, path: str | Path, header: ModelHeader | None = None, *, in_process: bool = False
+    ) -> None:
         self._path = Path(path)
         self.header = header or read_header(self._path)
+        self._start: Callable[[], _Child | _Here] = _Here if in_process else _Child
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="okno-dry-run")
-        self._child: _Child | None = None
+        self._child: _Child | _Here | None = None
         self._gpu_layers: int | None = None
 
     def memory(self, load: Load) -> MemoryPlan:
@@ -86,7 +94,7 @@ class DryRun:
 
     def _ask(self, job: Job) -> Measured:
         if self._child is None:
-            self._child = self._starter.submit(_Child).result()
+            self._child = self._starter.submit(self._start).result()
         try:
             reply = self._child.ask(job)
         except OSError as error:
@@ -223,6 +231,30 @@ class _Child:
                 raise ConnectionError("its process ended")
             got += part
         return got
+
+
+class _Here:
+    """The child's work, in this process."""
+
+    def __init__(self) -> None:
+        from okno.engines import dry_run_child
+
+        dry_run_child.keep_log()
+        self._dry = dry_run_child.Dry()
+        self._answer = dry_run_child.answer
+
+    def ask(self, job: Job) -> Reply:
+        return self._answer(self._dry, job)
+
+    def end(self) -> None:
+        """Free the model and give the engine's log back."""
+        from okno.engines.llama_model import keep_log
+
+        self._dry.close()
+        keep_log()
+
+    def how_it_ended(self) -> str:
+        return "in this process"
 
 
 def sparse_file(header: bytes, size_bytes: int, path: Path) -> Path:

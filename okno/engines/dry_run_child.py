@@ -52,21 +52,26 @@ def _keep(level: int, text: bytes | None, _data: object) -> None:
 _keep_callback = lib.llama_log_callback(_keep)
 
 
+def keep_log() -> None:
+    """What the engine says from now on explains its refusals."""
+    lib.llama_log_set(_keep_callback, ctypes.c_void_p(0))
+
+
 def main() -> None:
     """Answer jobs until the parent closes its end."""
     jobs, replies = _take_channel()
     _die_with(parent=int(sys.argv[1]))
     start_backend()
-    lib.llama_log_set(_keep_callback, ctypes.c_void_p(0))
+    keep_log()
     _limit_resources()
-    dry = _Dry()
+    dry = Dry()
     while header := jobs.read(HEADER.size):
-        body = encode(_answer(dry, decode_job(jobs.read(HEADER.unpack(header)[0]))))
+        body = encode(answer(dry, decode_job(jobs.read(HEADER.unpack(header)[0]))))
         replies.write(HEADER.pack(len(body)) + body)
         replies.flush()
 
 
-def _answer(dry: _Dry, job: Job) -> Reply:
+def answer(dry: Dry, job: Job) -> Reply:
     try:
         if isinstance(job, ModelJob):
             dry.load(job)
@@ -76,7 +81,7 @@ def _answer(dry: _Dry, job: Job) -> Reply:
         return Refused(error.info)
 
 
-class _Dry:
+class Dry:
     """A model without its weights, and contexts on it one after the other."""
 
     def __init__(self) -> None:
@@ -85,8 +90,7 @@ class _Dry:
 
     def load(self, job: ModelJob) -> None:
         """Read the header again, for another split between devices. Raises ModelUnusable."""
-        if self._model is not None:
-            lib.llama_model_free(self._model)
+        self.close()
         self._state_bytes.clear()
         params = lib.llama_model_default_params()
         params.no_alloc = True
@@ -99,6 +103,12 @@ class _Dry:
                 f"The engine cannot read the header of {job.name}: {_problems()}. The file may be "
                 "damaged or of a newer format; get it again, or try another quantisation."
             )
+
+    def close(self) -> None:
+        """Forget the model."""
+        if self._model is not None:
+            lib.llama_model_free(self._model)
+            self._model = None
 
     def measure(self, job: ContextJob) -> Measured:
         """The buffers of one context. Raises DoesNotFit when the engine refuses it."""

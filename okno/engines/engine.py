@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okno.core.window import MemoryUse, ModelFacts, Window
+from okno.engines.learning import StepLearner
 from okno.schedule.scheduler import Limits, Step
 
 
@@ -69,6 +70,11 @@ class Engine(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What `auto` decided, for people."""
+        ...
+
+    @property
+    def learner(self) -> StepLearner | None:
+        """Learns from the steps; None where nothing is predicted."""
         ...
 
     def execute(self, step: Step) -> NDArray[np.float32]:

@@ -30,9 +30,14 @@ def start_backend() -> None:
     """Once per process: llama.cpp initialised, its log kept in memory instead of on stderr, and
     an internal assert ends the process without starting a debugger."""
     os.environ["GGML_NO_BACKTRACE"] = "1"
-    lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
+    keep_log()
     refuse_amx()
     lib.llama_backend_init()
+
+
+def keep_log() -> None:
+    """What the engine says from now on is kept for recent_log."""
+    lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
 
 
 def recent_log(count: int = 20) -> list[str]:

@@ -42,7 +42,8 @@ class LlamaCpp:
                 "--flash-attention auto, or --kv-type f16."
             )
         start_backend()
-        chosen = choose_for(options, kv_type)
+        choice = choose_for(options, kv_type)
+        chosen, self.learner = choice.chosen, choice.learner
         self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))

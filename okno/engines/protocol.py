@@ -24,8 +24,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a worker needs to load a model. batch_size, ctx, threads None mean `auto`.
 
     engine `scripted` loads no file (see engines/scripted.py). queue_limit: waiting requests.
-    prefer, max_ttft_s, min_tok_s steer `auto`; calibration (core/calibration.py, as JSON) and
-    process_bytes are what was learnt of this machine, None: nothing yet.
+    prefer, max_ttft_s, min_tok_s steer `auto`; calibration (core/calibration.py, as JSON),
+    refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
+    model, None: nothing yet.
     """
 
     model_path: str
@@ -49,6 +50,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_ttft_s: float | None = None
     min_tok_s: float | None = None
     calibration: dict[str, Any] | None = None
+    refinement: list[list[float]] | None = None
     process_bytes: int | None = None
 
 
@@ -182,7 +184,7 @@ class Slot(msgspec.Struct):
 
 
 class Inspection(msgspec.Struct, tag="inspection"):
-    """Answer to Inspect."""
+    """Answer to Inspect. refinement: what the steps so far have taught, None: nothing is learnt."""
 
     call: int
     slots: list[Slot]
@@ -190,6 +192,7 @@ class Inspection(msgspec.Struct, tag="inspection"):
     used_cells: int
     pool_cells: int
     steps: int
+    refinement: list[list[float]] | None = None
 
 
 class Tokenized(msgspec.Struct, tag="tokenized"):

@@ -81,6 +81,7 @@ class ScriptedEngine:
 
     chat_template: str | None = TEMPLATE
     adds_bos = True
+    learner = None
     notes = ("scripted engine: no model, answers are echoes",)
 
     def __init__(self, options: WorkerOptions) -> None:

@@ -15,6 +15,7 @@ import psutil
 Read = Callable[[PurePosixPath], str | None]
 
 PROC = PurePosixPath("/proc")
+OWN_MEMORY = ("RssAnon", "RssShmem", "VmSwap")
 V1_UNLIMITED_BYTES = 1 << 60  # v1 writes "no limit" as a number near 2^63, rounded to pages
 
 
@@ -222,3 +223,16 @@ def _unescaped(text: str) -> str:
     for code, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
         text = text.replace(f"\\{code}", character)
     return text
+
+
+def own_bytes() -> int:
+    """What this process holds that is no page of a file: gone when it ends, and not counted as
+    free before. Linux's RssAnon, RssShmem and what of them is swapped out; elsewhere all."""
+    status = read_text(PROC / "self/status")
+    return parse_own(status) if status else int(psutil.Process().memory_info().rss)
+
+
+def parse_own(status: str) -> int:
+    """Bytes, from the text of /proc/PID/status."""
+    lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return sum(int(lines.get(key, "0 kB").split()[0]) for key in OWN_MEMORY) * 1024

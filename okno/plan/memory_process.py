@@ -15,7 +15,7 @@ from okno.plan.memory_parts import Weights
 from okno.plan.memory_sizes import sizes_of
 
 MIB = 2**20
-CELL_BYTES = 144  # llama_kv_cells: position, shift, the set of sequences, two tree nodes
+CELL_BYTES = 240  # llama_kv_cells: position, set of sequences, tree nodes; 185-345 measured
 TOKEN_BYTES = 340  # a token's text in llama.cpp's vocabulary, in its maps, and in ours
 MARGIN_SHARE = 0.01
 

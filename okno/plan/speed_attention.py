@@ -74,7 +74,7 @@ class Attention:
             cell_s = self._tiled_s(cost.tiled, batch, walked)
         else:
             seen = _seen(batch, layers.window)
-            cell_s = at(cost.few, seen / batch.n_rows) * seen
+            cell_s = at(cost.few, seen) * seen
             cell_s += cost.skip_s * max(0, batch.n_rows * walked - seen)
             cell_s *= imbalance(batch.n_rows * layers.n_head, self.threads)
         return cell_s * layers.count * layers.n_head

@@ -83,11 +83,15 @@ class SpeedModel:
 
     def _matrices_table(self, matrices: Matrices) -> Floats:
         """Seconds for 0, 1, ... rows through `matrices`, activations included."""
-        total = np.arange(TABLE_ROWS + 1) * matrices.activations * self.calibration.activation_s
+        total: Floats = (
+            np.arange(TABLE_ROWS + 1, dtype=np.float64)
+            * matrices.activations
+            * self.calibration.activation_s
+        )
         for type, n_weights in matrices.weights.items():
-            total = total + n_weights * self._weight_table(type, matrices.inverse_widths[type])
+            total += n_weights * self._weight_table(type, matrices.inverse_widths[type])
         for experts in matrices.experts:
-            total = total + self._experts_table(experts)
+            total += self._experts_table(experts)
         return total
 
     def _weight_table(self, type: str, inverse_width: float) -> Floats:

@@ -49,4 +49,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (model, text)
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # What serving a model has taught about its step times.
+        """CREATE TABLE refinements (
+            machine TEXT NOT NULL,
+            engine TEXT NOT NULL,
+            model TEXT NOT NULL,
+            made_s REAL NOT NULL,
+            document TEXT NOT NULL CHECK (json_valid(document)),
+            PRIMARY KEY (machine, engine, model)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )

@@ -9,13 +9,14 @@ import pytest
 
 from okno.bench import accuracy_memory, memory_cases
 from okno.bench.accuracy_memory import Result, report, run
-from okno.bench.full_context import _pieces, own_bytes
+from okno.bench.full_context import _pieces
 from okno.bench.memory_cases import CASES, Case, cases
 from okno.bench.shapes import PRESETS
 from okno.bench.worker_memory import measure_overhead, worker_peak
 from okno.core.errors import EngineFailed
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.hardware.machine import this_machine
+from okno.inspect.memory import parse_own
 from okno.plan.memory import Overhead
 from tests.conftest import MakeModel
 
@@ -54,7 +55,7 @@ def test_cases_are_chosen_by_words_of_their_names() -> None:
 
 def test_own_memory_leaves_out_mapped_files() -> None:
     status = "Name:\tx\nRssAnon:\t 100 kB\nRssFile:\t 900 kB\nRssShmem:\t 20 kB\nVmSwap:\t 3 kB\n"
-    assert own_bytes(status) == 123 * 1024
+    assert parse_own(status) == 123 * 1024
 
 
 def test_every_sequence_is_filled_to_its_end_in_full_steps() -> None:

@@ -184,3 +184,11 @@ def test_a_measuring_process_that_dies_is_an_error_with_its_last_words(
     monkeypatch.setattr(calibrate_module, "_command", lambda *_: command)
     with pytest.raises(EngineFailed, match="no room on the disk"):
         calibrate(1, 10)
+
+
+def test_a_measuring_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["python3", "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(calibrate_module, "_command", lambda *_: command)
+    monkeypatch.setattr(calibrate_module, "OVERRUN", 0.01)
+    with pytest.raises(EngineFailed, match="status -9"):
+        calibrate(1, 10)

@@ -190,7 +190,9 @@ WMIC = (
 )
 
 # nvidia-smi ------------------------------------------------------------------------------------
-NVIDIA_4090 = "0, GPU-5206045b-2a1c-1e7d-6c60-d7c367d02376, NVIDIA GeForce RTX 4090, 24564, 23028, [N/A]\n"
+NVIDIA_4090 = (
+    "0, GPU-5206045b-2a1c-1e7d-6c60-d7c367d02376, NVIDIA GeForce RTX 4090, 24564, 23028, [N/A]\n"
+)
 NVIDIA_TWO_OLD = """0, GPU-e189fb8d-1627-f8f0-2ba3-c0585a8e9e85, GeForce GTX 1660 Ti, 5944, 5512
 1, GPU-f18afb8d-0000-f8f0-2ba3-c0585a8e9e85, Tesla P40, 22919, 22919
 """

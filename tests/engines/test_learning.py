@@ -1,0 +1,66 @@
+"""Steps teach the planner: real steps of a real model against a calibration."""
+
+from __future__ import annotations
+
+import math
+
+from okno.advisor.learnt import Learnt, learnt, lesson_keeper
+from okno.inspect.hardware.machine import this_machine
+from okno.inspect.models import demo_model
+from okno.plan.speed_rough import rough_calibration
+from okno.store.calibrations import CalibrationKey, save_calibration
+from okno.store.database import Database
+from tests.engines.drive import DEMO, ask, chat, running
+
+
+async def lesson(**changes):
+    async with running(DEMO, **changes) as supervisor:
+        await ask(supervisor, chat("Hello, who are you?", max_tokens=40))
+        return (await supervisor.inspect()).refinement
+
+
+async def test_a_calibrated_worker_learns_from_its_steps():
+    calibration = rough_calibration(this_machine()).to_json()
+    groups = await lesson(calibration=calibration)
+    single_row = groups[0]
+    assert single_row[0] >= 30  # decode steps of one row
+    assert math.isfinite(single_row[1])
+    assert single_row[1] != 0
+
+
+async def test_what_was_learnt_before_goes_on():
+    calibration = rough_calibration(this_machine()).to_json()
+    first = await lesson(calibration=calibration)
+    second = await lesson(calibration=calibration, refinement=first)
+    assert second[0][0] > first[0][0]
+
+
+async def test_a_worker_without_a_calibration_learns_nothing():
+    assert await lesson() is None
+
+
+def test_a_lesson_counts_for_the_calibration_it_was_learnt_against(tmp_path):
+    database, machine = Database(tmp_path / "okno.db"), this_machine()
+    model = demo_model().path
+    calibrate(database, machine, "2026-01-01T00:00:00+00:00")
+    known = learnt(machine, model, database)
+    groups = [[20.0, 0.3, 0.01], *[[0.0, 0.0, 0.03]] * 10]
+    lesson_keeper(machine, model, known, database)(groups)
+    assert learnt(machine, model, database).refinement.to_json() == groups
+    calibrate(database, machine, "2026-02-02T00:00:00+00:00")
+    assert learnt(machine, model, database).refinement.to_json() != groups
+
+
+def test_without_a_calibration_there_is_nothing_to_keep(tmp_path):
+    database = Database(tmp_path / "okno.db")
+    assert lesson_keeper(this_machine(), demo_model().path, Learnt(), database) is None
+
+
+def calibrate(database, machine, created):
+    from dataclasses import replace
+
+    from okno.advisor.learnt import engine_name
+
+    made = replace(rough_calibration(machine), kind="measured", created=created)
+    key = CalibrationKey(machine.fingerprint, engine_name(), machine.cpu.usable_cores)
+    save_calibration(database, key, made.to_json())
