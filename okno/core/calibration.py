@@ -39,9 +39,9 @@ class AttentionCost:
     """Seconds per row, query head and KV cell, for one KV type and head size, against the cells a
     row sees.
 
-    alone: the only row of a step. few: one of 2 to 63 rows, against the cells that all of them
-    see, because these share the caches. tiled: a row in a full tile of 64 (None: this KV type has
-    no tiles). skip_s, skip_tile_s: a walked cell of another sequence.
+    alone: the only row of a step. few: one of 2 to 63 rows, against the different cells that all
+    of them see, because these share the caches. tiled: a row in a full tile of 64 (None: this KV
+    type has no tiles). skip_s, skip_tile_s: a walked cell of another sequence.
     """
 
     kv_type: str

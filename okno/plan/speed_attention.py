@@ -74,7 +74,7 @@ class Attention:
             cell_s = self._tiled_s(cost.tiled, batch, walked)
         else:
             seen = _seen(batch, layers.window)
-            cell_s = at(cost.few, seen) * seen
+            cell_s = at(cost.few, _held(batch, layers.window)) * seen
             cell_s += cost.skip_s * max(0, batch.n_rows * walked - seen)
             cell_s *= imbalance(batch.n_rows * layers.n_head, self.threads)
         return cell_s * layers.count * layers.n_head
@@ -100,8 +100,15 @@ def at(curve: Curve, count: float) -> float:
 def _walked(batch: Batch, window: int | None) -> int:
     if window is None:
         return batch.walked
-    held = sum(p.count * min(p.depth + p.rows, window + p.rows) for p in batch.parts)
-    return min(batch.walked, padded(held))
+    return min(batch.walked, padded(_held(batch, window)))
+
+
+def _held(batch: Batch, window: int | None) -> int:
+    """Different cells that the rows of a step see: what the caches have to hold."""
+    return sum(
+        p.count * (p.rows + (p.depth if window is None else min(p.depth, window)))
+        for p in batch.parts
+    )
 
 
 def _seen(batch: Batch, window: int | None) -> int:

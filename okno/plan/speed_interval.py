@@ -12,7 +12,7 @@ from okno.core.plan import Figure
 from okno.plan.speed_attention import Batch
 from okno.plan.speed_model import SpeedModel
 
-MODEL_ERROR = {"measured": 0.07, "rough": 0.45}
+MODEL_ERROR = {"measured": 0.18, "rough": 0.45}
 UNMEASURED_TYPE_ERROR = 0.25
 UNMEASURED_EXPERTS_ERROR = 0.4
 UNMEASURED_STATE_ERROR = 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from okno.store.depth_curves import delete_depth, list_depths, load_depth, save_
 from okno.store.identity import model_identity, text_identity
 from okno.store.measurements import delete_measured, load_from, load_measured, save_measured
 from okno.store.overheads import delete_overheads, load_overheads, save_overhead
+from okno.store.refinements import load_refinement, save_refinement
 
 KEY = CalibrationKey("0123456789abcdef", "llama-cpp-python 0.3.36", 2)
 LOAD = Load(Window(4, 4096, 16384, "q8_0"), mmap=True)
@@ -221,3 +223,27 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 
 def test_texts_have_identities() -> None:
     assert text_identity("окно") == text_identity("окно") != text_identity("окно ")
+
+
+# Refinements
+
+
+def test_the_newest_lesson_of_a_machine_engine_and_model_is_kept(database: Database) -> None:
+    assert load_refinement(database, "m", "e", "model") is None
+    save_refinement(database, "m", "e", "model", {"groups": [[1.0]]})
+    save_refinement(database, "m", "e", "model", {"groups": [[2.0]]})
+    save_refinement(database, "m", "e", "other", {"groups": [[3.0]]})
+    assert load_refinement(database, "m", "e", "model") == {"groups": [[2.0]]}
+    assert load_refinement(database, "m", "another engine", "model") is None
+
+
+def test_a_store_of_the_first_version_gains_the_table_and_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "okno.db"
+    save_overhead(Database(path), "m", "e", "process_bytes", 7.0)
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE refinements")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    save_refinement(Database(path), "m", "e", "model", {"groups": []})
+    assert load_refinement(Database(path), "m", "e", "model") == {"groups": []}
+    assert load_overheads(Database(path), "m", "e") == {"process_bytes": 7.0}
