@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from okno.core.errors import BadSetting
 
 if TYPE_CHECKING:
     from okno.core.calibration import Calibration
+    from okno.core.machine import Machine
 
 PANEL = "Measuring"
 
@@ -53,12 +55,25 @@ def _measure(threads: int | None, budget_s: float) -> Calibration:
     from okno.store.calibrations import CalibrationKey, save_calibration
     from okno.store.database import Database
 
-    fingerprint = this_machine().fingerprint
+    machine = this_machine()
     with loading("Measuring this machine") as on_progress:
-        found = measure(threads, budget_s, on_progress, fingerprint=fingerprint)
-    key = CalibrationKey(fingerprint, found.engine, found.threads)
+        found = measure(threads, budget_s, on_progress, fingerprint=machine.fingerprint)
+    key = CalibrationKey(machine.fingerprint, found.engine, found.threads)
     save_calibration(Database(), key, found.to_json())
+    _learn_overhead(machine, found.engine)
     return found
+
+
+def _learn_overhead(machine: Machine, engine: str) -> None:
+    """What a worker with a small model holds beside the engine's buffers."""
+    if sys.platform != "linux":  # elsewhere nothing tells a process's own memory apart
+        return
+    from okno.bench.worker_memory import measure_overhead
+    from okno.store.database import Database
+    from okno.store.overheads import save_overhead
+
+    learnt = measure_overhead(machine)
+    save_overhead(Database(), machine.fingerprint, engine, "process_bytes", learnt.process_bytes)
 
 
 def _kept(threads: int | None) -> Calibration:

@@ -26,7 +26,7 @@ class Overhead:
     margin_bytes: the 90 % (one-sided) bound on what a prediction misses, with the worker's own
     child for templates (engines/sandbox.py, 16 MiB measured) and the kernel's page tables."""
 
-    process_bytes: int = 31 * MIB
+    process_bytes: int = 40 * MIB
     margin_bytes: int = 48 * MIB
 
 

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
 from okno.bench import calibrate as calibrate_module
+from okno.bench import worker_memory
 from okno.cli.app import run
+from okno.inspect.hardware.machine import this_machine
+from okno.plan.memory import Overhead
+from okno.store.database import Database
+from okno.store.overheads import load_overheads
 from tests.plan.speed_cases import calibration
 
 
@@ -25,6 +31,7 @@ def measured(monkeypatch):
         return calibration(machine=fingerprint, threads=threads or 2)
 
     monkeypatch.setattr(calibrate_module, "calibrate", measure)
+    monkeypatch.setattr(worker_memory, "measure_overhead", lambda _: Overhead(process_bytes=77))
     return asked
 
 
@@ -39,6 +46,13 @@ def test_what_was_measured_is_kept_and_shown_again(measured, capsys):
     assert run(["calibrate", "--show", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == told
     assert measured == [(None, 60.0)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own memory")
+def test_what_an_empty_worker_holds_is_learnt_too(measured):
+    assert run(["calibrate"]) == 0
+    kept = load_overheads(Database(), this_machine().fingerprint, "test")
+    assert kept == {"process_bytes": 77}
 
 
 def test_each_number_of_threads_is_kept_apart(measured, capsys):
