@@ -1,6 +1,6 @@
 """Does `auto` ever run out of memory, or refuse what fits? Random models under random limits.
 
-    python benchmarks/cgroup_auto.py --trials 200 --out docs/benchmarks/cgroup-auto.md
+    python benchmarks/cgroup_auto.py --trials 200 --out docs/benchmarks/auto-under-limits.md
 
 Each trial runs a real worker (okno.bench.full_context) with batch and ctx `auto` inside a memory
 cgroup of its own (v1 or v2; where none can be made, under RLIMIT_DATA). Counted: deaths for lack

@@ -154,11 +154,13 @@ def _does_not_fit(trouble: Trouble, needed: MemoryPlan, what: str) -> DoesNotFit
 
 
 def _against_free(memory: MemoryPlan) -> str:
-    """`3.1 GiB needed (weights 0.5 GiB, KV 2.0 GiB), 2.0 GiB free on cpu`."""
+    """`3.1 GiB needed (weights 0.5 GiB, KV 2.0 GiB), 2.0 GiB free on cpu`; with the margin, where
+    that counts."""
+    margin = f" and {size(memory.margin_bytes)} of margin" if memory.margin_bytes else ""
     return "; ".join(
         f"{size(device.parts.needed_bytes)} needed (weights "
         f"{size(device.parts.weights_bytes + device.parts.repacked_bytes)}, KV "
-        f"{size(device.parts.kv_bytes + device.parts.state_bytes)}), "
+        f"{size(device.parts.kv_bytes + device.parts.state_bytes)}){margin}, "
         f"{size(device.free_bytes or 0)} free on {device.device}"
         for device in memory.devices
     )
