@@ -12,7 +12,7 @@ from okno.core.header import ModelHeader
 from okno.core.load import Load
 from okno.core.plan import DeviceMemory, MemoryParts
 from okno.plan.memory_parts import Weights
-from okno.plan.memory_sizes import sizes_of
+from okno.plan.memory_sizes import Sizes, sizes_of
 
 MIB = 2**20
 CELL_BYTES = 240  # llama_kv_cells: position, set of sequences, tree nodes; 185-345 measured
@@ -37,14 +37,31 @@ def process_bytes(header: ModelHeader, load: Load, overhead: Overhead) -> int:
     """The process with its books on this vocabulary and these cells."""
     sizes = sizes_of(header, load)
     books = TOKEN_BYTES * header.n_vocab + CELL_BYTES * sizes.cells * sizes.n_stream
-    return overhead.process_bytes + books + work_bytes(header, sizes.rows)
+    return overhead.process_bytes + books + work_bytes(header, sizes)
 
 
-def work_bytes(header: ModelHeader, rows: int) -> int:
-    """ggml's scratch for a product: the rows of its widest input, quantised
-    (ggml-cpu.c, ggml_graph_plan: 34 bytes for 32 values)."""
+def work_bytes(header: ModelHeader, sizes: Sizes) -> int:
+    """ggml's scratch for one product: what it multiplies, in the format of the matrix
+    (ggml-cpu.c, ggml_graph_plan). The rows of the widest input, quantised: 34 bytes for 32 values;
+    without flash attention also the attention of all rows to all cells, in f16 for f16 values."""
     widest = max((t.dimensions[0] for t in header.tensors if len(t.dimensions) == 2), default=0)
-    return widest * max(1, header.n_expert_used) * rows * 34 // 32
+    products = widest * max(1, header.n_expert_used) * sizes.rows * 34 // 32
+    if sizes.flash or sizes.full_precision:
+        return products
+    return max(products, _most_cell_heads(header, sizes) * sizes.rows * 2)
+
+
+def _most_cell_heads(header: ModelHeader, sizes: Sizes) -> int:
+    """Query heads times the cells they attend to, in the layer where that is most."""
+    return max(
+        (
+            layer.n_head * (sizes.cells if layer.window is None
+                            else sizes.window_cells(layer.window))
+            for layer in header.layers
+            if layer.k_width
+        ),
+        default=0,
+    )  # fmt: skip
 
 
 def loading_bytes(parts: MemoryParts, weights: Weights) -> int:
