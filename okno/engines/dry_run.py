@@ -2,7 +2,7 @@
 
 llama.cpp loads the header with `no_alloc` and reserves everything for a context without allocating
 it (llama.h, llama_model_params.no_alloc); about 3 ms a context once the child has started. A
-sparse file that holds only a header is enough (`sparse_file`).
+sparse file that holds only a header is enough (inspect/sparse.py).
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class DryRun:
         )
 
     def _plan(self, measured: Measured, load: Load) -> MemoryPlan:
-        output = output_bytes(self.header, sizes_of(self.header, load))
+        output = measured.output_bytes
+        if self.header.is_embedding_model:  # grows at the first text, beyond what is reserved
+            output = output_bytes(self.header, sizes_of(self.header, load))
         cpu, devices = MemoryParts(output_bytes=output), {}
         for buffer in measured.buffers:
             if buffer.kind.startswith(HOST_KINDS) or buffer.kind.endswith("_Host"):
@@ -255,12 +257,3 @@ class _Here:
 
     def how_it_ended(self) -> str:
         return "in this process"
-
-
-def sparse_file(header: bytes, size_bytes: int, path: Path) -> Path:
-    """A file as long as the model whose only content is its header: good for a dry run, takes the
-    header's space on disk. Raises OSError."""
-    with path.open("wb") as file:
-        file.write(header)
-        file.truncate(size_bytes)
-    return path

@@ -38,7 +38,8 @@ class Buffer(msgspec.Struct):
 
 
 class Measured(msgspec.Struct, tag="measured"):
-    """state_bytes: the recurrent part of context_bytes. output_bytes: logits."""
+    """state_bytes: the recurrent part of context_bytes. output_bytes: logits, to the 0.01
+    MiB that the engine's log states."""
 
     buffers: list[Buffer]
     state_bytes: int = 0
