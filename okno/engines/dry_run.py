@@ -7,12 +7,6 @@ sparse file that holds only a header is enough (inspect/sparse.py).
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +16,7 @@ from okno.core.errors import ModelUnusable, OknoError, from_info
 from okno.core.header import ModelHeader
 from okno.core.load import Load
 from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
+from okno.engines.asked_child import AskedChild
 from okno.engines.dry_run_wire import (
     Buffer,
     ContextJob,
@@ -34,7 +29,6 @@ from okno.engines.dry_run_wire import (
     encode,
 )
 from okno.engines.process import worker_environment
-from okno.engines.protocol import HEADER
 from okno.inspect.header import read_header
 from okno.plan.memory_parts import output_bytes
 from okno.plan.memory_sizes import asked_sizes, sizes_of
@@ -182,57 +176,20 @@ def _with_state(
 
 
 class _Child:
-    """A started child and our end of the socket."""
+    """The child process. Its first answer may take as long as it takes to start."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        imports = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "okno.engines.dry_run_child", str(os.getpid())],
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.DEVNULL,
-                env={**worker_environment(), "PYTHONPATH": os.pathsep.join(imports)},
-                close_fds=True,
-            )
+        self._asked = AskedChild(
+            "okno.engines.dry_run_child", worker_environment(), MAX_REPLY_BYTES
+        )
         self._timeout_s = START_TIMEOUT_S
+        self.how_it_ended, self.end = self._asked.how_it_ended, self._asked.end
 
-    def ask(self, job: Job) -> Measured | Refused:
+    def ask(self, job: Job) -> Reply:
         """Raises OSError when it died or took too long."""
-        deadline = time.monotonic() + self._timeout_s
-        body = encode(job)
-        self._socket.settimeout(self._timeout_s)
-        self._socket.sendall(HEADER.pack(len(body)) + body)
-        (size,) = HEADER.unpack(self._read(HEADER.size, deadline))
-        if size > MAX_REPLY_BYTES:
-            raise ConnectionError(f"a reply of {size} bytes")
+        body = self._asked.ask(encode(job), self._timeout_s)
         self._timeout_s = JOB_TIMEOUT_S
-        return decode_reply(self._read(size, deadline))
-
-    def end(self) -> None:
-        """Kill it, whatever it is doing."""
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-
-    def how_it_ended(self) -> str:
-        """The signal or exit status of a child that closed its end."""
-        try:
-            code = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return "it did not answer"
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-    def _read(self, size: int, deadline: float) -> bytearray:
-        got = bytearray()
-        while len(got) < size:
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
-            part = self._socket.recv(size - len(got))
-            if not part:
-                raise ConnectionError("its process ended")
-            got += part
-        return got
+        return decode_reply(body)
 
 
 class _Here:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import re
 import resource
-import signal
 import sys
-from typing import BinaryIO
 
 import llama_cpp.llama_cpp as lib
 
 from okno.core.errors import DoesNotFit, ModelUnusable, OknoError
+from okno.engines.asked_process import Channel, die_with
 from okno.engines.dry_run_wire import (
     Buffer,
     ContextJob,
@@ -31,12 +29,9 @@ from okno.engines.dry_run_wire import (
 )
 from okno.engines.llama_breakdown import breakdown
 from okno.engines.llama_model import start_backend
-from okno.engines.protocol import HEADER
 
 DATA_BYTES = 4 * 2**30  # recurrent state is really allocated
 CPU_S = 600
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
 _INFO, _WARNING = 2, 3  # GGML_LOG_LEVEL_INFO, _WARN (ggml.h)
 _OUTPUT_LINE = re.compile(r"output buffer size =\s*([0-9.]+) MiB")
 
@@ -59,16 +54,14 @@ def keep_log() -> None:
 
 def main() -> None:
     """Answer jobs until the parent closes its end."""
-    jobs, replies = _take_channel()
-    _die_with(parent=int(sys.argv[1]))
+    channel = Channel()
+    die_with(parent=int(sys.argv[1]))
     start_backend()
     keep_log()
     _limit_resources()
     dry = Dry()
-    while header := jobs.read(HEADER.size):
-        body = encode(answer(dry, decode_job(jobs.read(HEADER.unpack(header)[0]))))
-        replies.write(HEADER.pack(len(body)) + body)
-        replies.flush()
+    for job in channel.jobs():
+        channel.reply(encode(answer(dry, decode_job(job))))
 
 
 def answer(dry: Dry, job: Job) -> Reply:
@@ -175,26 +168,6 @@ def _problems() -> str:
     """The last warnings and errors."""
     said = [line.split("error loading model: ")[-1] for level, line in _log if level >= _WARNING]
     return " | ".join(said[-2:]) or "no reason given"
-
-
-def _take_channel() -> tuple[BinaryIO, BinaryIO]:
-    """The socket for ourselves; what C code prints goes nowhere."""
-    jobs, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.close(null)
-    return jobs, replies
-
-
-def _die_with(parent: int) -> None:
-    """Linux: be killed when the parent ends. Elsewhere the closed socket does it."""
-    if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit("the parent is gone")
 
 
 def _limit_resources() -> None:

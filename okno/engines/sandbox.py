@@ -11,15 +11,9 @@ body, one request and one reply at a time.
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import msgspec
 
@@ -33,7 +27,7 @@ from okno.core.errors import (
     from_info,
 )
 from okno.core.request import Constraint, Message
-from okno.engines.protocol import HEADER
+from okno.engines.asked_child import AskedChild
 
 START_TIMEOUT_S = 60.0
 MAX_REPLY_BYTES = 80 * 1024 * 1024
@@ -197,34 +191,21 @@ class Sandbox:
 
 
 class _Child:
-    """A started child process and our end of the socket."""
+    """The child process, of which it is known whether it has become ready."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        imports = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "okno.engines.sandbox_child", str(os.getpid())],
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.DEVNULL,
-                env={**passed_on, "PYTHONPATH": os.pathsep.join(imports)},
-                close_fds=True,
-            )
-        self.pid = self._process.pid
+        self._asked = AskedChild("okno.engines.sandbox_child", passed_on, MAX_REPLY_BYTES)
+        self.pid, self.is_dead = self._asked.pid, self._asked.is_dead
+        self.how_it_ended, self.end = self._asked.how_it_ended, self._asked.end
         self._is_ready = False
-
-    def is_dead(self) -> bool:
-        """It ended since it was last asked."""
-        return self._process.poll() is not None
 
     def when_ready(self) -> _Child:
         """Itself, once its imports are done. Raises EngineFailed if it cannot start."""
         if self._is_ready:
             return self
         try:
-            self._receive(time.monotonic() + START_TIMEOUT_S)
+            self._asked.receive(START_TIMEOUT_S)
         except OSError as error:
             raise EngineFailed(
                 f"The sandbox process did not start ({self.how_it_ended()}; {error}). "
@@ -235,38 +216,4 @@ class _Child:
 
     def ask(self, job: Job, limit_s: float) -> Reply:
         """Raises TimeoutError after limit_s, another OSError if the child died."""
-        deadline = time.monotonic() + limit_s
-        body = encode(job)
-        self._socket.settimeout(limit_s)
-        self._socket.sendall(HEADER.pack(len(body)) + body)
-        return self._receive(deadline)
-
-    def end(self) -> None:
-        """Kill it, whatever it is doing."""
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-
-    def how_it_ended(self) -> str:
-        """The signal or exit status of a child that closed its end."""
-        try:
-            code = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return "closed its end"
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-    def _receive(self, deadline: float) -> Reply:
-        (size,) = HEADER.unpack(self._read(HEADER.size, deadline))
-        if size > MAX_REPLY_BYTES:
-            raise ConnectionError(f"a reply of {size} bytes")
-        return _reply_decoder.decode(self._read(size, deadline))
-
-    def _read(self, size: int, deadline: float) -> bytearray:
-        got = bytearray()
-        while len(got) < size:
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
-            part = self._socket.recv(min(size - len(got), 1 << 20))
-            if not part:
-                raise ConnectionError("the sandbox process ended")
-            got += part
-        return got
+        return _reply_decoder.decode(self._asked.ask(encode(job), limit_s))

@@ -6,19 +6,16 @@ input and standard output. POSIX only.
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import resource
 import signal
 import sys
-from typing import BinaryIO
 
 from llguidance import LLTokenizer
 
 from okno.core.errors import OknoError
+from okno.engines.asked_process import Channel, die_with
 from okno.engines.constraint_grammar import byte_tokenizer, compile_grammar
-from okno.engines.protocol import HEADER
 from okno.engines.sandbox import Done, Job, Refused, RenderJob, Reply, decode_job, encode
 from okno.engines.template import render
 
@@ -28,26 +25,18 @@ WORN_OUT_BYTES = 256 * 1024**2
 OPEN_FILES = 16
 GRACE_S = 0.5
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-
 
 def main() -> None:
     """Serve jobs until the parent closes its end, or this process has grown too large."""
-    jobs, replies = _take_channel()
-    _die_with(parent=int(sys.argv[1]))
+    channel = Channel()
+    die_with(parent=int(sys.argv[1]))
     tokenizer = byte_tokenizer()
     _limit_resources()
-    reply: Reply = Done()
-    while True:
-        body = encode(reply)
-        replies.write(HEADER.pack(len(body)) + body)
-        replies.flush()
-        header = jobs.read(HEADER.size)
-        if len(header) < HEADER.size:
-            return
-        reply = _answer(decode_job(jobs.read(HEADER.unpack(header)[0])), tokenizer)
+    channel.reply(encode(Done()))
+    for job in channel.jobs():
+        reply = _answer(decode_job(job), tokenizer)
         reply.worn_out = _peak_bytes() > WORN_OUT_BYTES
+        channel.reply(encode(reply))
 
 
 def _answer(job: Job, tokenizer: LLTokenizer) -> Reply:
@@ -72,26 +61,6 @@ def _render(job: RenderJob) -> str:
         continue_last=job.continue_last,
         now_s=job.now_s,
     )
-
-
-def _take_channel() -> tuple[BinaryIO, BinaryIO]:
-    """The socket for ourselves, to read and to write; standard input and output are closed."""
-    jobs, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.close(null)
-    return jobs, replies
-
-
-def _die_with(parent: int) -> None:
-    """Linux: be killed when the parent ends. Elsewhere the closed socket and the clock do it."""
-    if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit("the parent is gone")
 
 
 def _limit_resources() -> None:

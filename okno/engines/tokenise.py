@@ -3,7 +3,6 @@ child only. Only the vocabulary is loaded, no weights."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from okno.core.errors import ErrorInfo, ModelUnusable, from_info
+from okno.engines.asked_child import our_imports
 from okno.engines.process import worker_environment
 
 TIMEOUT_S = 300.0
@@ -38,14 +38,13 @@ def tokenise(model: Path, texts: Sequence[str]) -> list[Tokenised]:
 
     Raises ModelUnusable when the file cannot be read as a model, also when it crashes the engine.
     """
-    imports = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
     try:
         child = subprocess.run(
             [sys.executable, "-m", "okno.engines.tokenise_child", str(model)],
             input=msgspec.json.encode(list(texts)),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**worker_environment(), "PYTHONPATH": os.pathsep.join(imports)},
+            env={**worker_environment(), "PYTHONPATH": our_imports()},
             timeout=TIMEOUT_S,
             check=False,
         )

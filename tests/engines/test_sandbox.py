@@ -234,7 +234,7 @@ def test_a_child_that_can_never_start_is_said_with_what_to_run(monkeypatch, tmp_
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("okno.engines.sandbox.sys.executable", str(broken))
+    monkeypatch.setattr("okno.engines.asked_child.sys.executable", str(broken))
     with Sandbox() as own, pytest.raises(EngineFailed, match=r"exit status 3.*sandbox_child"):
         write(own)
 
