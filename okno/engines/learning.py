@@ -17,13 +17,14 @@ class StepLearner:
     model: SpeedModel
     refinement: Refinement = field(default_factory=Refinement)
 
-    def learn(self, step: Step, live_cells: int, used_cells: int, seconds: float) -> None:
-        """`step` took so long, sampling included. live_cells: of the sequences in it, before it;
-        used_cells: of the whole pool."""
+    def learn(self, step: Step, used_cells: int, seconds: float) -> None:
+        """`step` took so long, sampling included. used_cells: of the whole pool, with the step's;
+        those that no span sees (parked, or of sequences that wait) are walked beside it."""
+        seen_cells = sum(span.start + len(span.tokens) for span in step.spans)
         predicted_s = self.model.step_s(
             [len(span.tokens) for span in step.spans],
             [span.start for span in step.spans],
             step.decodes,
-            parked_cells=max(0, used_cells - live_cells - step.rows),
+            parked_cells=max(0, used_cells - seen_cells),
         )
         self.refinement.observe(step.rows, predicted_s, seconds)

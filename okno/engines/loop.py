@@ -156,12 +156,10 @@ class EngineLoop:
         self.rows += step.rows
         if step.rows > step.decodes:
             self._pacer.learn(step.rows, now - started)
-        live_cells = sum(sequence.computed for sequence in self.scheduler.live.values())
         used_cells = self.scheduler.pool.used
         self.scheduler.update(step, self._sample(step, logits, now))
         if self.engine.learner is not None:
-            seconds = self._clock() - started
-            self.engine.learner.learn(step, live_cells, used_cells, seconds)
+            self.engine.learner.learn(step, used_cells, self._clock() - started)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, int | None]:
         sampled: dict[str, int | None] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from okno.inspect.hardware.machine import Survey, survey
 from okno.inspect.hardware.report import hardware_body, what_if
 from okno.server.context import Context
 from okno.server.errors import JSONBytes
+from okno.server.query import parameters
 
 KEEP_S = 2.0
 PARAMETERS = (*FIELDS, "engine")
@@ -52,7 +52,7 @@ recent = RecentSurvey()
 async def hardware(context: Context, request: HTTPRequest) -> Response:
     """The what-if flags of the command line as query parameters, and `engine=true` to ask the
     engine itself."""
-    asked = parameters(request)
+    asked = parameters(request, PARAMETERS)
     engine = flag("engine", asked.get("engine", "false"))
     try:
         overrides = overrides_from(asked, prefix="")
@@ -61,24 +61,6 @@ async def hardware(context: Context, request: HTTPRequest) -> Response:
     except BadSetting as error:
         param = (error.info.param or "").removeprefix("--")
         raise BadRequest(error.message.replace("--", ""), param=param or None) from None
-
-
-def parameters(request: HTTPRequest) -> dict[str, str]:
-    """The query, each parameter once. Raises BadRequest that names a wrong one."""
-    asked: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in PARAMETERS:
-            near = difflib.get_close_matches(name, PARAMETERS, n=1)
-            hint = f"; the nearest is `{near[0]}`" if near else ""
-            raise BadRequest(
-                f"`{name[:80]}` is not a parameter of /okno/v1/hardware{hint}. There are: "
-                f"{', '.join(PARAMETERS)}.",
-                param=name[:80],
-            )
-        if name in asked:
-            raise BadRequest(f"`{name}` stands twice; give it once.", param=name)
-        asked[name] = value
-    return asked
 
 
 def flag(name: str, text: str) -> bool:

@@ -7,7 +7,6 @@ time in a thread, so that they neither block streams nor take every core.
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,6 +24,7 @@ from okno.inspect.hardware.asked import overrides_from
 from okno.plan.goals import DEFAULT_MAX_TTFT_S, DEFAULT_MIN_TOK_S, DEFAULT_PROMPT_TOKENS, MEANING
 from okno.server.context import Context
 from okno.server.errors import JSONBytes
+from okno.server.query import parameters
 from okno.server.schemas import about
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ async def plan(context: Context, request: HTTPRequest) -> Response:
 
 async def recommend(context: Context, request: HTTPRequest) -> Response:
     """The catalog, ranked by what this hardware gives."""
-    asked = parameters(request)
+    asked = parameters(request, RECOMMEND)
     return JSONBytes(await _in_a_thread(lambda: _recommend(context, asked)))
 
 
@@ -159,21 +159,3 @@ def _recommend(context: Context, asked: dict[str, str]) -> dict[str, object]:
     )  # fmt: skip
     found = find_best(wanted, machine=here(context.engine.status()))
     return {"object": "okno.recommendation", **as_json(found)}
-
-
-def parameters(request: HTTPRequest) -> dict[str, str]:
-    """The query, each parameter once. Raises BadRequest that names a wrong one."""
-    asked: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in RECOMMEND:
-            near = difflib.get_close_matches(name[:80], RECOMMEND, n=1)
-            hint = f"; the nearest is `{near[0]}`" if near else ""
-            raise BadRequest(
-                f"`{name[:80]}` is not a parameter of /okno/v1/recommend{hint}. There are: "
-                f"{', '.join(RECOMMEND)}.",
-                param=name[:80],
-            )
-        if name in asked:
-            raise BadRequest(f"`{name}` stands twice; give it once.", param=name)
-        asked[name] = value
-    return asked
