@@ -18,7 +18,7 @@ from okno.core.errors import DoesNotFit, ModelUnusable
 from okno.core.window import KVType
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import recent_log, start_backend
-from okno.engines.llamacpp import FLASH, KV_TYPES
+from okno.engines.llama_numbers import FLASH, KV_TYPES
 from okno.schedule.scheduler import Span
 
 FILL_CELLS = 256

@@ -18,8 +18,8 @@ from okno.core.errors import DoesNotFit, EngineFailed, ModelUnusable
 from okno.core.window import KVType
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems
+from okno.engines.llama_numbers import FLASH, KV_TYPES
 from okno.engines.llama_vocab import LlamaVocabulary
-from okno.engines.llamacpp import FLASH, KV_TYPES
 from okno.engines.protocol import WorkerOptions
 from okno.schedule.scheduler import Span
 

@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from okno.core.errors import DoesNotFit, ModelUnusable
+from okno.core.load import FlashAttention
 from okno.engines.llama_model import recent_log, start_backend
-from okno.engines.llamacpp import FLASH, SMALL_MODEL_BYTES
+from okno.engines.llama_numbers import FLASH
+from okno.engines.llamacpp import SMALL_MODEL_BYTES
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.cpu import usable_cores
 
@@ -38,7 +40,7 @@ class RawOptions:
     n_seq: int = 1
     threads: int | None = DEFAULTS.threads
     step_tokens: int = DEFAULTS.step_tokens
-    flash_attention: str = DEFAULTS.flash_attention
+    flash_attention: FlashAttention = DEFAULTS.flash_attention
     kv_unified: bool = DEFAULTS.kv_unified
     mmap: bool = DEFAULTS.mmap
     gpu_layers: int = DEFAULTS.gpu_layers

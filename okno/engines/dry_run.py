@@ -28,6 +28,7 @@ from okno.engines.dry_run_wire import (
     decode_reply,
     encode,
 )
+from okno.engines.llama_numbers import FLASH, KV_TYPES
 from okno.engines.process import worker_environment
 from okno.inspect.header import read_header
 from okno.plan.memory_parts import output_bytes
@@ -36,8 +37,6 @@ from okno.plan.memory_sizes import asked_sizes, sizes_of
 START_TIMEOUT_S = 60.0
 JOB_TIMEOUT_S = 30.0
 MAX_REPLY_BYTES = 1 << 20
-KV_NUMBER = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}
-FLASH_NUMBER = {"auto": -1, "off": 0, "on": 1}
 HOST_KINDS = ("CPU", "AMX")  # and the like: CPU_REPACK, CUDA_Host
 
 
@@ -118,8 +117,8 @@ class DryRun:
             n_batch=asked.n_batch,
             n_seq_max=asked.n_seq_max,
             n_outputs_max=0 if embeds else asked.n_outputs_max,
-            kv_type=KV_NUMBER["f16" if embeds else load.window.kv_type],
-            flash_attention=FLASH_NUMBER["auto" if embeds else load.flash_attention],
+            kv_type=KV_TYPES["f16" if embeds else load.window.kv_type],
+            flash_attention=FLASH["auto" if embeds else load.flash_attention],
             kv_unified=load.kv_unified and not embeds,
             embeds=embeds,
         )

@@ -17,14 +17,13 @@ from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_embed import Embedder
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, start_backend
+from okno.engines.llama_numbers import FLASH, KV_TYPES
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.cpu import usable_cores
 from okno.inspect.memory import free_memory
 from okno.schedule.scheduler import Copy, Limits, Operation, Step
 
-KV_TYPES: dict[KVType, int] = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}
-FLASH = {"auto": -1, "off": 0, "on": 1}
 TO_END = -1  # as a position: to the end of the sequence
 SMALL_MODEL_BYTES = 32 * 2**20
 
