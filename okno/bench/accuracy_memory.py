@@ -17,6 +17,7 @@ from okno.bench.worker_memory import measure_overhead, worker_peak
 from okno.core.machine import Machine
 from okno.core.plan import MemoryParts
 from okno.engines.dry_run import DryRun
+from okno.engines.dry_run_wire import OUTPUT_STEP_BYTES
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
@@ -178,7 +179,8 @@ def report(results: Sequence[Result], overhead: Overhead) -> str:
         "",
         "## The closed form against the engine's dry run",
         "",
-        "Largest relative difference over the cases of a shape; `exact` is to the byte.",
+        "Largest relative difference over the cases of a shape; `exact` is to the byte, and for "
+        "`output`, which the engine only logs, to the 0.01 MiB of its log.",
         "",
         table(["Shape", *PARTS], [[shape, *_differences(results, shape)] for shape in
                                   sorted(families)]),
@@ -196,7 +198,9 @@ def report(results: Sequence[Result], overhead: Overhead) -> str:
 def _differences(results: Sequence[Result], shape: str) -> Iterator[str]:
     for part in PARTS:
         pairs = [(r.closed[part], r.engine[part]) for r in results if r.shape == shape]
-        worst = max((abs(ours - theirs) / max(theirs, 1) for ours, theirs in pairs), default=0.0)
+        step = OUTPUT_STEP_BYTES if part == "output" else 1
+        wrong = (pair for pair in pairs if abs(pair[0] - pair[1]) >= step)
+        worst = max((abs(ours - theirs) / max(theirs, 1) for ours, theirs in wrong), default=0.0)
         yield "exact" if worst == 0 else f"{100 * worst:.2f} %"
 
 

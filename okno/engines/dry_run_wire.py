@@ -6,6 +6,8 @@ import msgspec
 
 from okno.core.errors import ErrorInfo
 
+OUTPUT_STEP_BYTES = 2**20 / 100  # llama.cpp logs this buffer as "%.2f MiB"
+
 
 class ModelJob(msgspec.Struct, tag="model"):
     """Read the header of `path`; name: for messages."""
@@ -38,8 +40,8 @@ class Buffer(msgspec.Struct):
 
 
 class Measured(msgspec.Struct, tag="measured"):
-    """state_bytes: the recurrent part of context_bytes. output_bytes: logits, to the 0.01
-    MiB that the engine's log states."""
+    """state_bytes: the recurrent part of context_bytes. output_bytes: logits, as near
+    as the engine's log states them (`OUTPUT_STEP_BYTES`)."""
 
     buffers: list[Buffer]
     state_bytes: int = 0

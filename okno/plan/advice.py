@@ -153,7 +153,7 @@ def _mmap(trouble: Trouble) -> Iterator[Advice]:
 
 def _offload(trouble: Trouble) -> Iterator[Advice]:
     """The most layers that fit on the accelerators, the rest on the CPU."""
-    if not trouble.machine.devices or trouble.load.gpu_layers == 0:
+    if not trouble.machine.usable_devices or trouble.load.gpu_layers == 0:
         return
     n_layer = trouble.header.n_layer
 

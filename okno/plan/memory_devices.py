@@ -67,15 +67,16 @@ def split_layers(header: ModelHeader, machine: Machine, load: Load) -> Split:
     """Where llama.cpp puts the layers under load.gpu_layers (-1: all and the output)."""
     total = len(header.layers) + 1
     wanted = total if load.gpu_layers < 0 else min(load.gpu_layers, total)
-    if not machine.devices or wanted == 0:
+    devices = machine.usable_devices
+    if not devices or wanted == 0:
         return Split(total)
     first = total - wanted
-    shares = [float(device.free_bytes or device.total_bytes) for device in machine.devices]
+    shares = [float(device.free_bytes or device.total_bytes) for device in devices]
     whole = sum(shares) or 1.0
     ends = [share / whole for share in accumulate(shares)]
     owners = [min(bisect_right(ends, layer / wanted), len(shares) - 1) for layer in range(wanted)]
     bounds = [first + sum(owner < device for owner in owners) for device in range(len(shares))]
-    return Split(first, machine.devices, (*bounds, total))
+    return Split(first, devices, (*bounds, total))
 
 
 def _weights_between(header: ModelHeader, first: int, end: int) -> int:

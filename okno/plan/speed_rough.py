@@ -44,8 +44,8 @@ class _Sheet:
 
 
 def rough_calibration(machine: Machine, device: str | None = None) -> Calibration:
-    """Costs guessed for the first device of `machine` (its CPU without one), or for `device`:
-    `cpu` or a device's id. Raises BadSetting for a device the machine does not have."""
+    """Costs guessed for the first device the engine can use (the CPU without one), or for
+    `device`: `cpu` or the id of any. Raises BadSetting for one the machine does not have."""
     chosen = _device(machine, device)
     sheet = _cpu_sheet(machine) if chosen is None else _device_sheet(chosen)
     return Calibration(
@@ -72,10 +72,12 @@ def rough_calibration(machine: Machine, device: str | None = None) -> Calibratio
 
 
 def _device(machine: Machine, wanted: str | None) -> Device | None:
-    if wanted == "cpu" or (wanted is None and not machine.devices):
+    if wanted is None:
+        return next(iter(machine.usable_devices), None)
+    if wanted == "cpu":
         return None
     for device in machine.devices:
-        if wanted is None or device.id == wanted:
+        if device.id == wanted:
             return device
     known = ", ".join(["cpu", *(device.id for device in machine.devices)])
     raise BadSetting(f"This machine has no device {wanted!r}; it has {known}.")

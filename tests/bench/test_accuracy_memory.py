@@ -14,6 +14,7 @@ from okno.bench.memory_cases import CASES, Case, cases
 from okno.bench.shapes import PRESETS
 from okno.bench.worker_memory import measure_overhead, worker_peak
 from okno.core.errors import EngineFailed
+from okno.engines.dry_run_wire import OUTPUT_STEP_BYTES
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.memory import parse_own
@@ -101,7 +102,9 @@ def test_a_broken_off_run_goes_on_and_leaves_no_models(
     assert [one.name for one in both] == ["tiny-F32 2x512 f16", "qwen3-tiny-Q8_0 1x512 f16 mmap"]
     assert both[1] == first[0]  # kept, not measured again
     assert all(abs(one.error_bytes) < 32 * MIB for one in both)
-    assert all(one.closed == one.engine for one in both)
+    for one in both:
+        assert one.engine["output"] == pytest.approx(one.closed["output"], abs=OUTPUT_STEP_BYTES)
+        assert one.closed == {**one.engine, "output": one.closed["output"]}
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".md"]
     text = (tmp_path / "report.md").read_text()
     assert "Within max(2 %, 64 MiB): 2 of 2" in text

@@ -102,3 +102,5 @@ def test_layers_are_split_so_that_the_accelerator_is_just_full():
     assert (offload.load.gpu_layers, offload.fits) == (10, True)
     assert offload.saved_bytes == 600 * MIB
     assert short_by(asked.memory.memory(LOAD)) == "600 MiB too much on cuda0"
+    useless = replace(machine, devices=(replace(device, unusable="built without CUDA"),))
+    assert "offload" not in by_change(advise(replace(asked, machine=useless)))

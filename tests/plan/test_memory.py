@@ -247,6 +247,16 @@ def test_two_cards_share_the_layers_by_their_free_memory(headers: Path) -> None:
     assert first.parts.kv_bytes == pytest.approx(3 * second.parts.kv_bytes, rel=0.15)
 
 
+def test_layers_do_not_go_where_the_engine_cannot_put_them(headers: Path) -> None:
+    header = read_header(headers / "llama-13b.gguf")
+    useless = replace(gpu(12), unusable="this llama.cpp has no CUDA backend")
+    assert predict_memory(header, load(), machine(useless)) == predict_memory(
+        header, load(), machine()
+    )
+    _, card = predict_memory(header, load(), machine(useless, gpu(12, "cuda1"))).devices
+    assert card.device == "cuda1"
+
+
 def test_a_plan_fits_only_with_its_margin(headers: Path) -> None:
     header = read_header(headers / "llama-mid.gguf")
     plan = predict_memory(header, load(), machine())

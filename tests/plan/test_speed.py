@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from okno.core.calibration import Curve
+from okno.core.errors import BadSetting
 from okno.core.machine import Cpu, Device, Machine, Ram
 from okno.core.plan import Figure, SpeedPlan
 from okno.plan.refine import Refinement
@@ -246,3 +247,13 @@ def test_a_gpu_is_guessed_from_its_bandwidth() -> None:
     on_cpu = rough_speed(Machine("linux", CPU, RAM))
     assert on_gpu.prefill_tok_s.value > 10 * on_cpu.prefill_tok_s.value
     assert on_gpu.alone_tok_s.value > on_cpu.alone_tok_s.value
+
+
+def test_a_gpu_the_engine_cannot_use_is_guessed_only_when_named() -> None:
+    gpu = Device("CUDA0", "cuda", "some", 8 << 30, 7 << 30, bandwidth_bytes_s=300e9, unusable="no")
+    machine, plain = Machine("linux", CPU, RAM, (gpu,)), Machine("linux", CPU, RAM)
+    assert rough_speed(machine) == rough_speed(plain)
+    named = rough_calibration(machine, "CUDA0")
+    assert named.bandwidth_bytes_s > 2 * rough_calibration(machine).bandwidth_bytes_s
+    with pytest.raises(BadSetting, match=r"no device 'CUDA1'; it has cpu, CUDA0"):
+        rough_calibration(machine, "CUDA1")

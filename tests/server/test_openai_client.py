@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 import openai
@@ -27,13 +27,16 @@ async def url(start: Start) -> str:
 
 
 @pytest.fixture
-def sync(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=url, api_key="secret", max_retries=0)
+def sync(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=url, api_key="secret", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def client(url: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=url, api_key="secret", max_retries=0)
+async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    # Closed in its own loop: one left to the collector closes itself in some later test's loop.
+    async with openai.AsyncOpenAI(base_url=url, api_key="secret", max_retries=0) as client:
+        yield client
 
 
 async def test_models(sync: openai.OpenAI, client: openai.AsyncOpenAI) -> None:
@@ -117,8 +120,9 @@ async def test_errors_have_their_own_classes(
     assert bad.value.param == "n"
     with pytest.raises(openai.NotFoundError):
         await client.chat.completions.create(model="other", messages=TURNS)
-    with pytest.raises(openai.AuthenticationError):
-        await openai.AsyncOpenAI(base_url=url, api_key="wrong").models.list()
+    async with openai.AsyncOpenAI(base_url=url, api_key="wrong") as stranger:
+        with pytest.raises(openai.AuthenticationError):
+            await stranger.models.list()
     engine.refuse = ContextExceeded("Too long.", n_prompt_tokens=2000, n_ctx=1024)
     with pytest.raises(openai.BadRequestError) as long:
         await client.chat.completions.create(model="fake", messages=TURNS, stream=True)
