@@ -32,6 +32,7 @@ from okno.plan.speed import Planner
 from okno.schedule.scheduler import Limits
 
 OUT = Path("docs/benchmarks/plan-accuracy-speed.md")
+CALIBRATION = "plan-accuracy-calibration.json"  # kept in the folder, to look at a cost again
 BATCHES = (1, 2, 4, 8, 16)
 FILLS = (256, 1024, 4096, 8192)
 PROMPTS = ((1, 64), (1, 512), (1, 2048), (2, 512), (4, 512), (8, 256), (16, 128))
@@ -93,6 +94,7 @@ def run(
     if calibration is None:
         tell(f"calibrating, {BUDGET_S:.0f} s")
         calibration = calibrate(None, BUDGET_S)
+        (folder / CALIBRATION).write_bytes(msgspec.json.encode(calibration.to_json()))
     job = job or Job(calibration.threads, BATCHES, FILLS, PROMPTS)
     decodes: list[DecodeCase] = []
     firsts: list[FirstCase] = []

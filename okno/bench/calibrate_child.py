@@ -11,11 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from okno.bench import calibrate_attention as attention
 from okno.bench import calibrate_fit as fit
 from okno.bench import calibrate_measure as measure
 from okno.bench.calibrate_measure import Bench
@@ -23,10 +25,10 @@ from okno.core.calibration import AttentionCost, Calibration
 from okno.engines.worker import end_with_parent
 from okno.inspect.memory import free_memory
 
-# Shares of the budget after which a part ends; attention has no end of its own, it comes first
-# and takes what it takes.
-NARROW_END, EXPERTS_END, BANDWIDTH_END, PRODUCTS_END = 0.30, 0.38, 0.44, 0.95
+# Shares of the budget after which a part ends (begins nothing new).
+ATTENTION_END, NARROW_END, EXPERTS_END, BANDWIDTH_END, PRODUCTS_END = 0.55, 0.60, 0.65, 0.69, 0.97
 BIG_BLOCK_BYTES = 700 << 20
+DEEP_BLOCKS_BYTES = 600 << 20
 Progress = Callable[[float], None]
 
 
@@ -41,22 +43,32 @@ class Plan:
     def moment(self, share: float) -> float:
         return self.began + share * self.budget_s
 
+    def over(self, share: float) -> bool:
+        return time.monotonic() >= self.moment(share)
+
 
 def run(plan: Plan, folder: Path, on_progress: Progress) -> Calibration:
     """Measure and fit. `machine` is left for the caller to fill in."""
     bench = Bench(folder, plan.threads, plan.moment(PRODUCTS_END))
-    attention = _attention(bench, plan, on_progress)
-    costs = fit.Costs(attention, plan.threads)
+    attending = _attention(bench, plan, on_progress)
+    costs = fit.Costs(attending, plan.threads)
     narrow = measure.measure_narrow(bench.by(plan.moment(NARROW_END)))
     on_progress(NARROW_END)
     experts = measure.measure_experts(bench.by(plan.moment(EXPERTS_END)), measure.EXPERT_TYPES)
     on_progress(EXPERTS_END)
     read_bytes, read_s = _bandwidth(bench.by(plan.moment(BANDWIDTH_END)))
     on_progress(BANDWIDTH_END)
-    found = measure.measure_products(bench, measure.TYPES)
-    overhead = fit.fit_overhead(narrow, found["wide"]["Q4_0"], costs)
-    products = fit.fit_products(measure.WIDE, found["wide"], overhead, costs)
-    slim = fit.fit_products(measure.SLIM, found["slim"], overhead, costs)
+    layers = _layers_in_memory(measure.DEEP_LAYERS, DEEP_BLOCKS_BYTES)
+    found = measure.measure_products(bench, measure.TYPES, layers)
+    wide = {type: [(measure.WIDE, samples)] for type, samples in found["wide"].items()}
+    for type, samples in found["deep"].items():
+        wide[type].append((measure.deep_block(type, layers), samples))
+    overhead = fit.fit_overhead(narrow, wide["Q4_0"], costs)
+    products = {type: fit.fit_product(made, overhead, costs) for type, made in wide.items()}
+    slim = {
+        type: fit.fit_product([(measure.SLIM, samples)], overhead, costs)
+        for type, samples in found["slim"].items()
+    }
     sample_s, entry_s = fit.fit_sampling(measure.measure_sampling())
     sample_s += fit.typical(measure.measure_scheduling())
     on_progress(1.0)
@@ -68,14 +80,14 @@ def run(plan: Plan, folder: Path, on_progress: Progress) -> Calibration:
         kind="measured",
         bandwidth_bytes_s=read_bytes / max(read_s, 1e-9),
         weights=products,
-        attention=attention,
+        attention=attending,
         step_s=overhead.step_s,
         op_s=overhead.op_s,
         activation_s=overhead.activation_s,
         sample_s=sample_s,
         sample_entry_s=entry_s,
         noise=fit.noise_of(products),
-        seen_depth_tokens=measure.DEPTHS[-1],
+        seen_depth_tokens=attention.DEPTHS[-1],
         slim=slim,
         wide_width=fit.width_of(measure.WIDE),
         slim_width=fit.width_of(measure.SLIM),
@@ -84,26 +96,36 @@ def run(plan: Plan, folder: Path, on_progress: Progress) -> Calibration:
 
 
 def _attention(bench: Bench, plan: Plan, on_progress: Progress) -> tuple[AttentionCost, ...]:
-    """All KV types at the common head size first; the rest while time allows."""
-    wanted = [(kv, dim) for kv, dims in measure.HEADS.items() for dim in dims]
-    wanted.sort(key=lambda pair: measure.HEADS[pair[0]].index(pair[1]))
+    """All KV types at the common head size; the rest while time and memory allow."""
     found: list[AttentionCost] = []
-    bench = bench.by(plan.moment(NARROW_END - 0.05))
-    for number, (kv, dim) in enumerate(wanted):
-        if number >= len(measure.HEADS) and bench.over():
-            break
-        samples = measure.measure_attention(bench, kv, dim)
-        found.append(fit.fit_attention(kv, dim, samples, plan.threads))
-        on_progress(NARROW_END * (number + 1) / (len(wanted) + 1))
+    wanted = (*attention.FIRST, *attention.REST)
+    with ExitStack() as stack:
+        near = attention.open_sweeper(bench, stack, attention.NEAR)
+        layers = _layers_in_memory(attention.FAR.n_layer, BIG_BLOCK_BYTES)
+        far = attention.open_sweeper(bench, stack, replace(attention.FAR, n_layer=layers))
+        room = free_memory().free_bytes // 3
+        for number, shape in enumerate(wanted):
+            is_first = number < len(attention.FIRST)
+            if not is_first and (plan.over(ATTENTION_END) or shape.pool_bytes > room):
+                continue
+            sweepers = [near, far] if shape in attention.FAR_SHAPES else [near]
+            for swept in attention.measure_attention(bench, shape, sweepers):
+                found.append(fit.fit_attention(shape, swept, plan.threads))
+            on_progress(ATTENTION_END * (number + 1) / len(wanted))
     return tuple(found)
 
 
 def _bandwidth(bench: Bench) -> tuple[float, float]:
     """(bytes, seconds) of reading weights once, from a block that memory has room for."""
-    room = free_memory().free_bytes // 3
-    layers = max(1, min(measure.BIG_LAYERS, measure.BIG_LAYERS * room // BIG_BLOCK_BYTES))
+    layers = _layers_in_memory(measure.BIG_LAYERS, BIG_BLOCK_BYTES)
     n_bytes, seconds = measure.measure_bandwidth(bench, layers)
     return n_bytes, fit.typical(seconds)
+
+
+def _layers_in_memory(wanted: int, n_bytes: int) -> int:
+    """As many of `wanted` layers, n_bytes together, as a third of the free memory holds."""
+    room = free_memory().free_bytes // 3
+    return max(1, min(wanted, wanted * room // n_bytes))
 
 
 def main(arguments: list[str]) -> None:

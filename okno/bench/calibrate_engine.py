@@ -14,6 +14,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
+from okno.bench.calibrate_models import N_VOCAB
 from okno.core.errors import DoesNotFit, ModelUnusable
 from okno.core.window import KVType
 from okno.engines.llama_batch import Batch, float_rows
@@ -99,7 +100,7 @@ class BlockEngine:
 
 
 def _span(rows: Rows) -> Span:
-    tokens = np.arange(rows.count, dtype=np.int32) % 250
+    tokens = np.arange(rows.count, dtype=np.int32) % N_VOCAB
     return Span("", rows.seq, rows.depth, tokens, False)
 
 

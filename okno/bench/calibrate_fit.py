@@ -13,19 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from okno.bench.calibrate_measure import (
-    ATTENTION_HEADS,
-    FEW,
-    MIXTURE,
-    NARROW,
-    NARROW_ROWS,
-    WIDE,
-    AttentionSamples,
-    Samples,
-)
+from okno.bench.calibrate_attention import FEW, Shape, Swept
+from okno.bench.calibrate_measure import MIXTURE, NARROW, NARROW_ROWS, Samples
 from okno.bench.calibrate_models import Block
 from okno.core.calibration import AttentionCost, Curve
-from okno.plan.speed_attention import Attention, Part, at, batch_of, cost_at, imbalance
+from okno.plan.speed_attention import Attention, Part, batch_of, imbalance, padded, split_cells
+from okno.plan.speed_attention_cost import cost_at
+from okno.plan.speed_curve import at
 from okno.plan.speed_work import OPS_PER_LAYER, AttentionLayers
 
 TENSORS_PER_LAYER = 9
@@ -34,6 +28,9 @@ NORMAL_90_PER_QUARTILE = 1.645 / 0.674  # of a normal distribution: 90 % over 50
 LEAST_S = 1e-15
 WIDE_SPREAD = 1.3
 FEWEST_FOR_SPREAD, UNKNOWN_SPREAD = 4, 0.05
+
+
+Measured = tuple[Block, Samples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +84,11 @@ def spread(values: Sequence[float]) -> float:
     return float((high - low) / 2 / middle) if middle > 0 else 0.0
 
 
-def fit_overhead(narrow: Sequence[Samples], wide: Samples, costs: Costs) -> Overhead:
+def fit_overhead(narrow: Sequence[Samples], wide: Sequence[Measured], costs: Costs) -> Overhead:
     """Weighted least squares; unknowns step_s, op_s, activation_s and the seconds of a Q4_0 weight
-    at each row count."""
+    at each row count. wide: steps of Q4_0."""
     lines, wanted = [], []
-    for block, samples in [*zip(NARROW, narrow, strict=True), (WIDE, wide)]:
+    for block, samples in [*zip(NARROW, narrow, strict=True), *wide]:
         for place, rows in enumerate(NARROW_ROWS):
             if rows not in samples:
                 continue
@@ -129,20 +126,16 @@ def width_of(block: Block) -> float:
     return weights / sum(sizes[1] for _, sizes in block.matrices)
 
 
-def fit_products(
-    block: Block, samples: Mapping[str, Samples], overhead: Overhead, costs: Costs
-) -> dict[str, Curve]:
-    """Seconds per weight of `block` against rows, for each type."""
-    return {type: _curve(block, found, overhead, costs) for type, found in samples.items()}
-
-
-def _curve(block: Block, samples: Samples, overhead: Overhead, costs: Costs) -> Curve:
-    rows = tuple(sorted(samples))
+def fit_product(measured: Sequence[Measured], overhead: Overhead, costs: Costs) -> Curve:
+    """Seconds per weight of one type against rows, out of blocks measured at different rows."""
+    found = {n: (block, samples[n]) for block, samples in measured for n in samples}
+    rows = tuple(sorted(found))
     seconds = []
     for n in rows:
+        block, values = found[n]
         beside = overhead.of(block, n) + _attention_of(block, n, costs)
-        seconds.append(max(LEAST_S, (typical(samples[n]) - beside) / block.n_weights))
-    return Curve(rows, tuple(seconds), tuple(spread(samples[n]) for n in rows))
+        seconds.append(max(LEAST_S, (typical(values) - beside) / block.n_weights))
+    return Curve(rows, tuple(seconds), tuple(spread(found[n][1]) for n in rows))
 
 
 def fit_experts(
@@ -177,20 +170,30 @@ def _expert_curve(samples: Samples, dense: Curve, overhead: Overhead, costs: Cos
     return Curve((1, 2), (first, first + following), (spread(samples[min(samples)]),) * 2)
 
 
-def fit_attention(
-    kv_type: str, head_dim: int, samples: AttentionSamples, threads: int
-) -> AttentionCost:
-    """The costs of one KV type and head size, for work that threads share evenly."""
-    uneven = imbalance(FEW * ATTENTION_HEADS, threads)
+def fit_attention(shape: Shape, swept: Swept, threads: int) -> AttentionCost:
+    """The costs of one shape, for work that threads share evenly."""
+    swept_bytes, samples = swept
+    uneven = imbalance(FEW * shape.n_head, threads)
     return AttentionCost(
-        kv_type=kv_type,
-        head_dim=head_dim,
-        alone=_cells_curve(samples.alone),
+        kv_type=shape.kv_type,
+        head_dim=shape.head_dim,
+        alone=_cells_curve(_evenly_split(samples.alone, threads)),
         few=_cells_curve(samples.few, uneven),
         tiled=_cells_curve(samples.tiled) if samples.tiled else None,
         skip_s=max(0.0, typical(samples.skip)),
         skip_tile_s=max(0.0, typical(samples.skip_tile)) if samples.skip_tile else 0.0,
+        n_head=shape.n_head,
+        n_head_kv=shape.n_head_kv,
+        swept_bytes=swept_bytes,
     )
+
+
+def _evenly_split(samples: Mapping[int, Sequence[float]], threads: int) -> Samples:
+    """The threads split the walked cells of a single row; one may get all that it sees."""
+    return {
+        n: [s * n / split_cells(n, padded(n + 1), threads) for s in values]
+        for n, values in samples.items()
+    }
 
 
 def _cells_curve(samples: Mapping[int, Sequence[float]], uneven: float = 1.0) -> Curve:
@@ -214,6 +217,8 @@ def noise_of(curves: Mapping[str, Curve]) -> float:
 
 def _attention_of(block: Block, rows: int, costs: Costs) -> float:
     """Seconds of attention in a measured step: `rows` of one sequence without cells before."""
-    layers = AttentionLayers(block.n_layer, block.n_head, float(block.head_dim), None)
-    cost = cost_at(costs.attention, "f16", layers.head_dim)
+    layers = AttentionLayers(
+        block.n_layer, block.n_head, block.n_head_kv, float(block.head_dim), None
+    )
+    cost = cost_at(costs.attention, "f16", layers, 0)
     return Attention(layers, cost, costs.threads).seconds(batch_of([Part(1, rows, 0)]))

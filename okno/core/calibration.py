@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 from okno.core.errors import BadSetting
 
-VERSION = 2
+VERSION = 3
 CalibrationKind = Literal["measured", "rough"]
 Json = dict[str, object]
 
@@ -36,12 +36,13 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class AttentionCost:
-    """Seconds per row, query head and KV cell, for one KV type and head size, against the cells a
-    row sees.
+    """Seconds per row, query head and KV cell, for one KV type, head size and number of heads,
+    against the cells a row sees.
 
     alone: the only row of a step. few: one of 2 to 63 rows, against the different cells that all
     of them see, because these share the caches. tiled: a row in a full tile of 64 (None: this KV
-    type has no tiles). skip_s, skip_tile_s: a walked cell of another sequence.
+    type has no tiles). skip_s, skip_tile_s: a walked cell of another sequence. swept_bytes: weights
+    that passed through the caches between two attentions.
     """
 
     kv_type: str
@@ -51,6 +52,9 @@ class AttentionCost:
     tiled: Curve | None
     skip_s: float
     skip_tile_s: float = 0.0
+    n_head: int = 32
+    n_head_kv: int = 8
+    swept_bytes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,9 @@ def _attention(data: object) -> AttentionCost:
         tiled=None if told["tiled"] is None else _curve(told["tiled"]),
         skip_s=_number(told, "skip_s"),
         skip_tile_s=_number(told, "skip_tile_s"),
+        n_head=_count(told, "n_head"),
+        n_head_kv=_count(told, "n_head_kv"),
+        swept_bytes=_count(told, "swept_bytes"),
     )
 
 

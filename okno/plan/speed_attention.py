@@ -8,8 +8,7 @@ however few rows it has, and skips those in which no row sees a cell.
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from itertools import pairwise
 
 from okno.core.calibration import AttentionCost, Curve
 from okno.core.load import CELL_PAD
+from okno.plan.speed_curve import at
 from okno.plan.speed_work import AttentionLayers
 
 TILE = 64
@@ -51,6 +51,11 @@ def batch_of(parts: Iterable[Part], parked_cells: int = 0) -> Batch:
     return Batch(kept, rows, padded(used + parked_cells))
 
 
+def split_cells(seen: int, walked: int, threads: int) -> int:
+    """Cells that take as long as the busiest thread of a single row, which may have all `seen`."""
+    return min(seen * threads, walked)
+
+
 def padded(cells: int) -> int:
     return -(-cells // CELL_PAD) * CELL_PAD
 
@@ -69,7 +74,7 @@ class Attention:
         walked = _walked(batch, layers.window)
         if batch.n_rows == 1:
             seen = _seen(batch, layers.window)
-            cell_s = at(cost.alone, seen) * min(seen * self.threads, walked)
+            cell_s = at(cost.alone, seen) * split_cells(seen, walked, self.threads)
         elif cost.tiled is not None and batch.n_rows >= TILE:
             cell_s = self._tiled_s(cost.tiled, batch, walked)
         else:
@@ -81,20 +86,10 @@ class Attention:
 
     def _tiled_s(self, tiled: Curve, batch: Batch, walked: int) -> float:
         rows = -(-batch.n_rows // TILE) * TILE
-        worked = _tile_cells(batch, self.layers.window)
+        worked = _tile_cells(batch, self.layers.window, walked)
         factor = fragmentation(batch.n_rows, self.layers.n_head, self.threads)
         skipped = max(0, rows * walked - worked)
         return factor * at(tiled, worked / rows) * worked + self.cost.skip_tile_s * skipped
-
-
-def at(curve: Curve, count: float) -> float:
-    """The curve at `count`, between two points linear, outside as at its ends."""
-    place = bisect_right(curve.at, count)
-    if place == 0 or place == len(curve.at):
-        return curve.seconds[-1 if place else 0]
-    low, high = curve.at[place - 1], curve.at[place]
-    a, b = curve.seconds[place - 1], curve.seconds[place]
-    return a + (b - a) * (count - low) / (high - low)
 
 
 def _walked(batch: Batch, window: int | None) -> int:
@@ -122,25 +117,35 @@ def _seen(batch: Batch, window: int | None) -> int:
     return total
 
 
-def _tile_cells(batch: Batch, window: int | None) -> int:
-    """Rows of tiles (64 each, however few are real) times the cells their KV tiles span."""
-    total = offset = 0
+def _tile_cells(batch: Batch, window: int | None, walked: int) -> int:
+    """Rows of tiles (64 each, however few are real) times the cells their KV tiles span. The cells
+    of neighbours in a tile of rows lie side by side, so that they are rounded up together."""
+    spans: Counter[int] = Counter()  # by tile of rows
+    offset = 0
     for part in batch.parts:
         if part.rows == 1:
-            total += part.count * _tiles_of(part, 0, 1, window)
+            span = _span_of(part, 0, 1, window)
+            for low, high in pairwise(_tile_borders(offset, offset + part.count)):
+                spans[low // TILE] += (high - low) * span
             offset += part.count
             continue
         for _ in range(part.count):
-            borders = [0, *range(TILE - offset % TILE, part.rows, TILE), part.rows]
-            total += sum(_tiles_of(part, low, high, window) for low, high in pairwise(borders))
+            for low, high in pairwise(_tile_borders(offset, offset + part.rows)):
+                spans[low // TILE] += _span_of(part, low - offset, high - offset, window)
             offset += part.rows
-    return total
+    most = -(-walked // TILE)
+    return TILE * TILE * sum(min(most, -(-span // TILE)) for span in spans.values())
 
 
-def _tiles_of(part: Part, low: int, high: int, window: int | None) -> int:
-    """For the rows low..high of a sequence, which lie in one tile."""
+def _tile_borders(begin: int, end: int) -> list[int]:
+    """begin, the tile borders between, end."""
+    return [begin, *range((begin // TILE + 1) * TILE, end, TILE), end]
+
+
+def _span_of(part: Part, low: int, high: int, window: int | None) -> int:
+    """Cells that the rows low..high of a sequence see together."""
     begin = max(0, part.depth + low - window) if window else 0
-    return TILE * (-(-(part.depth + high - begin) // TILE) * TILE)
+    return part.depth + high - begin
 
 
 @lru_cache(maxsize=4096)
@@ -177,38 +182,3 @@ def _makespan(sizes: list[int], threads: int) -> int:
     for size in sizes:
         heapreplace(busy, busy[0] + size)
     return max(busy)
-
-
-def cost_at(costs: tuple[AttentionCost, ...], kv: str, head_dim: float) -> AttentionCost:
-    """The costs of a KV type at a head size, between those measured or beyond. A KV type that
-    was not measured costs what the most expensive one does."""
-    of_type = _of_type(costs, kv)
-    low, high = of_type[0], of_type[-1]
-    for a, b in pairwise(of_type):
-        if a.head_dim <= head_dim:
-            low, high = a, b
-    if low.head_dim == high.head_dim:
-        return low
-    part = (head_dim - low.head_dim) / (high.head_dim - low.head_dim)
-    tiled = low.tiled and high.tiled and _between(low.tiled, high.tiled, part)
-    return AttentionCost(
-        kv, math.ceil(head_dim),
-        _between(low.alone, high.alone, part), _between(low.few, high.few, part), tiled,
-        low.skip_s, low.skip_tile_s,
-    )  # fmt: skip
-
-
-def _of_type(costs: tuple[AttentionCost, ...], kv: str) -> list[AttentionCost]:
-    known = {cost.kv_type for cost in costs}
-    if kv not in known:
-        kv = max(costs, key=lambda cost: cost.few.seconds[-1] / cost.head_dim).kv_type
-    return sorted((c for c in costs if c.kv_type == kv), key=lambda cost: cost.head_dim)
-
-
-def _between(low: Curve, high: Curve, part: float) -> Curve:
-    """part 0: low, 1: high; beyond, along the same line, but never below a fifth of `low`."""
-    seconds = tuple(
-        max(0.2 * a, a + part * (at(high, cells) - a))
-        for cells, a in zip(low.at, low.seconds, strict=True)
-    )
-    return Curve(low.at, seconds, low.spread)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from okno.core.calibration import Calibration
 from okno.core.header import ModelHeader
-from okno.plan.speed_attention import Attention, Batch, Part, batch_of, cost_at
+from okno.plan.speed_attention import Attention, Batch, Part, batch_of
+from okno.plan.speed_attention_cost import cost_at
 from okno.plan.speed_rows import line, slimness, table
 from okno.plan.speed_types import bits_of, nearest_type
 from okno.plan.speed_work import Experts, Matrices, Work, work_of
@@ -33,7 +34,7 @@ class SpeedModel:
         self.header, self.calibration, self.kv_type = header, calibration, kv_type
         self.work: Work = work_of(header)
         self._attention = tuple(
-            Attention(layers, cost_at(calibration.attention, kv_type, layers.head_dim),
+            Attention(layers, cost_at(calibration.attention, kv_type, layers, header.weights_bytes),
                       calibration.threads)
             for layers in self.work.attention
         )  # fmt: skip

@@ -33,6 +33,7 @@ class AttentionLayers:
 
     count: int
     n_head: int
+    n_head_kv: int
     head_dim: float
     window: int | None
 
@@ -157,11 +158,16 @@ def _experts(header: ModelHeader, matrices: list[TensorInfo]) -> list[Experts]:
 
 def _attention(layers: tuple[Layer, ...]) -> tuple[AttentionLayers, ...]:
     alike = Counter(
-        (layer.n_head, _head_dim(layer), layer.window)
+        (layer.n_head, _n_head_kv(layer), _head_dim(layer), layer.window)
         for layer in layers
         if layer.k_width and layer.n_head
     )
     return tuple(AttentionLayers(n, *key) for key, n in alike.items())
+
+
+def _n_head_kv(layer: Layer) -> int:
+    is_latent = not layer.v_width or not layer.head_dim
+    return 1 if is_latent else max(1, layer.k_width // layer.head_dim)
 
 
 def _head_dim(layer: Layer) -> float:

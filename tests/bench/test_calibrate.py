@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from okno.bench import calibrate as calibrate_module
+from okno.bench import calibrate_attention as attention
+from okno.bench import calibrate_child
 from okno.bench import calibrate_fit as fit
 from okno.bench import calibrate_measure as measure
 from okno.bench.calibrate import calibrate
+from okno.bench.calibrate_attention import AttentionSamples, Shape
 from okno.bench.calibrate_child import Plan, run
 from okno.bench.calibrate_engine import FILL_CELLS, Rows
 from okno.bench.calibrate_measure import MIXTURE, NARROW, NARROW_ROWS, WIDE, Bench, Samples
@@ -99,12 +102,15 @@ def test_the_fit_finds_the_costs_that_made_the_samples() -> None:
         return 40e-12 + rows * 8e-12
 
     narrow = [made(block, NARROW_ROWS, per_weight) for block in NARROW]
-    wide = made(WIDE, (1, 2, 3, 4, 16, 64, 256), per_weight)
+    deep_block = measure.deep_block("Q4_0", 4)
+    wide = [(WIDE, made(WIDE, (16, 64, 256), per_weight)),
+            (deep_block, made(deep_block, (1, 2, 3, 4), per_weight))]  # fmt: skip
     overhead = fit.fit_overhead(narrow, wide, NO_ATTENTION)
     assert overhead.step_s == pytest.approx(40e-6, rel=1e-3)
     assert overhead.op_s == pytest.approx(3e-6, rel=1e-3)
     assert overhead.activation_s == pytest.approx(0.5e-9, rel=1e-3)
-    curve = fit.fit_products(WIDE, {"Q4_0": wide}, overhead, NO_ATTENTION)["Q4_0"]
+    curve = fit.fit_product(wide, overhead, NO_ATTENTION)
+    assert curve.at == (1, 2, 3, 4, 16, 64, 256)
     for rows, seconds in zip(curve.at, curve.seconds, strict=True):
         assert seconds == pytest.approx(per_weight(rows), rel=1e-3)
 
@@ -112,10 +118,10 @@ def test_the_fit_finds_the_costs_that_made_the_samples() -> None:
 def test_costs_never_come_out_negative() -> None:
     """Samples that no costs explain: the wide block is faster than the narrow ones."""
     narrow = [{n: [0.01] * 3 for n in NARROW_ROWS} for _ in NARROW]
-    wide = {n: [0.001] * 3 for n in NARROW_ROWS}
+    wide: list[tuple[Block, Samples]] = [(WIDE, {n: [0.001] * 3 for n in NARROW_ROWS})]
     overhead = fit.fit_overhead(narrow, wide, NO_ATTENTION)
     assert min(overhead.step_s, overhead.op_s, overhead.activation_s) >= 0
-    curve = fit.fit_products(WIDE, {"Q4_0": wide}, overhead, NO_ATTENTION)["Q4_0"]
+    curve = fit.fit_product(wide, overhead, NO_ATTENTION)
     assert min(curve.seconds) > 0
 
 
@@ -135,6 +141,20 @@ def test_experts_are_told_apart_from_the_dense_matrices_beside_them() -> None:
     assert curve.seconds == pytest.approx((45e-12, 75e-12), rel=1e-3)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_a_single_row_costs_a_cell_the_same_however_its_cells_are_split(threads: int) -> None:
+    """llama.cpp splits the walked cells, of which one thread may get all that the row sees."""
+    samples = AttentionSamples(skip=[1e-9])
+    for depth in attention.DEPTHS:
+        walked = -(-(depth + 1) // 256) * 256
+        busiest = min(depth * threads, walked)  # on threads together
+        samples.alone[depth] = [40e-9 * busiest / depth] * 4
+        samples.few[depth] = [40e-9]
+    cost = fit.fit_attention(Shape("q8_0", 64, 32, 8), (10**8, samples), threads)
+    assert cost.alone.seconds == pytest.approx([40e-9] * len(attention.DEPTHS))
+    assert (cost.n_head, cost.n_head_kv, cost.swept_bytes) == (32, 8, 10**8)
+
+
 def test_a_neighbour_that_disturbs_most_samples_does_not_set_the_figure() -> None:
     assert fit.typical([1.0, 1.01, 1.02, 1.03]) == pytest.approx(1.0075)
     assert fit.typical([1.0, 3.0, 4.0, 9.0, 9.0]) == 1.0
@@ -146,22 +166,27 @@ def test_a_neighbour_that_disturbs_most_samples_does_not_set_the_figure() -> Non
 def test_a_calibration_from_small_blocks_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (measure, fit):
-        monkeypatch.setattr(module, "WIDE", replace(SMALL, n_embd=256, n_ff=512))
+    monkeypatch.setattr(measure, "WIDE", replace(SMALL, n_embd=256, n_ff=512))
     monkeypatch.setattr(measure, "SLIM", replace(SMALL, n_layer=2))
     monkeypatch.setattr(measure, "BIG_LAYERS", 1)
-    monkeypatch.setattr(measure, "MANY_ROWS", (32, 512))
+    monkeypatch.setattr(measure, "MANY_ROWS", (32, 256))
     monkeypatch.setattr(measure, "TYPES", ("Q4_0", "F16"))
     monkeypatch.setattr(measure, "EXPERT_TYPES", ("Q4_0",))
-    monkeypatch.setattr(measure, "HEADS", {"f16": (64,), "q8_0": (64,)})
+    monkeypatch.setattr(attention, "NEAR", SMALL)
+    monkeypatch.setattr(attention, "FAR", replace(SMALL, type="F16"))
+    monkeypatch.setattr(attention, "FAR_SHAPES", (Shape("q8_0", 64, 4, 2),))
+    monkeypatch.setattr(attention, "FIRST", (Shape("f16", 64, 4, 2), Shape("q8_0", 64, 4, 2)))
+    monkeypatch.setattr(attention, "REST", (Shape("f16", 64, 4, 4),) * 2)
+    monkeypatch.setattr(calibrate_child, "ATTENTION_END", 0.0)
     progress: list[float] = []
     found = run(Plan(1, 0.1, time.monotonic()), tmp_path, progress.append)
     assert set(found.weights) == {"Q4_0", "F16"}
     assert set(found.slim) == {"Q4_0", "F16"}
     assert set(measure.FEW_ROWS) <= set(found.weights["Q4_0"].at)
     assert [(c.kv_type, c.tiled is not None) for c in found.attention] == [
-        ("f16", True), ("q8_0", False),
+        ("f16", True), ("q8_0", False), ("q8_0", False),
     ]  # fmt: skip
+    assert {(c.n_head, c.n_head_kv) for c in found.attention} == {(4, 2)}
     assert found.bandwidth_bytes_s > 0
     assert from_json(found.to_json()) == found
     assert progress == sorted(progress)

@@ -13,6 +13,7 @@ from okno.plan.speed_attention import (
     batch_of,
     fragmentation,
     imbalance,
+    padded,
 )  # fmt: skip
 
 PARTS = st.builds(Part, st.integers(1, 4), st.integers(1, 150), st.integers(0, 700))
@@ -39,20 +40,27 @@ def test_cells_seen_are_those_counted_row_by_row(batch: Batch, window: int | Non
 
 @given(BATCHES, WINDOWS)
 def test_tiles_span_the_cells_their_rows_see(batch: Batch, window: int | None) -> None:
+    """Against a pool in which each sequence's cells lie side by side: a tile of rows works on every
+    tile of cells that one of its rows sees."""
     rows = seen_one_by_one(batch, window)
-    expected = 0
+    sizes = [p.depth + p.rows for p in batch.parts for _ in range(p.count)]
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    expected = slack = 0
     for first in range(0, len(rows), 64):
-        spans: dict[int, list[range]] = {}
-        for number, cells in rows[first : first + 64]:
-            spans.setdefault(number.start, []).append(cells)
-        for cells_of in spans.values():
-            width = max(c.stop for c in cells_of) - min(c.start for c in cells_of)
-            expected += 64 * (-(-width // 64) * 64)
-    # A window begins one cell later than the exclusive count: a tile more or less per span.
-    slack = (
-        0 if window is None else 64 * 64 * sum(p.count * (2 + p.rows // 64) for p in batch.parts)
-    )
-    assert abs(_tile_cells(batch, window) - expected) <= slack
+        tile = rows[first : first + 64]
+        touched = {
+            (starts[number.start] + cell) // 64 for number, cells in tile for cell in cells[::64]
+        } | {(starts[number.start] + cells[-1]) // 64 for number, cells in tile}
+        expected += len(touched)
+        slack += 1 + len({number.start for number, _ in tile}) * (1 if window is None else 2)
+    assert abs(_tile_cells(batch, window, batch.walked) // 64**2 - expected) <= slack
+
+
+def test_a_tile_of_rows_never_works_on_more_than_the_pool() -> None:
+    sixteen = batch_of([Part(15, 1, 130), Part(1, 64, 0)])
+    assert _tile_cells(sixteen, None, sixteen.walked) <= 2 * 64 * padded(sixteen.walked)
+    apart = sum(64 * -(-131 // 64) * 64 for _ in range(15))
+    assert _tile_cells(sixteen, None, sixteen.walked) < apart + 2 * 64 * 64
 
 
 @pytest.mark.parametrize(
