@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,35 +20,60 @@ from okno.core.plan import MemoryPlan, SpeedPlan
 from okno.inspect.hardware.overrides import Overrides, apply
 from okno.plan.goals import Goal
 from okno.plan.memory import Anchored, ClosedForm, MemoryModel
+from okno.plan.refine import Refinement
 from okno.plan.search import SpeedModel
 from okno.plan.speed import Planner
-from okno.plan.speed_rough import rough_calibration
+from okno.plan.speed_rough import computes_on_cpu, rough_calibration
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the model would run. is_here: it computes on the devices of this machine, at their
-    pace: what was learnt here counts, and the engine's dry run speaks of it."""
+    pace: what was learnt here counts, and the engine's dry run speaks of it. on_cpu: no layer is
+    on an accelerator."""
 
     machine: Machine
     is_here: bool
+    on_cpu: bool
     learnt: Learnt
     calibration: Calibration
     source: SpeedSource
 
+    @property
+    def guess_note(self) -> str:
+        """Why speeds are guessed, and what to do about it where something can be done."""
+        if not self.is_here:
+            return (
+                "Speeds are guessed from the data sheet of that hardware: their intervals are wide."
+            )
+        if not self.on_cpu:
+            return (
+                "Speeds are guessed from the accelerator's data sheet, so their intervals are "
+                "wide: `okno calibrate` measures the processor only; `okno tune` measures this "
+                "model."
+            )
+        return (
+            "Speeds are guessed from the data sheet of this hardware, so their intervals are wide; "
+            "`okno calibrate` measures this machine in a minute."
+        )
 
-def place_of(real: Machine, overrides: Overrides, learnt: Learnt) -> Place:
-    """`real` as `overrides` change it, with what of `learnt` (of `real`) still holds there. Raises
-    BadSetting for overrides that mean nothing."""
+
+def place_of(real: Machine, overrides: Overrides, learnt: Learnt, gpu_layers: int = -1) -> Place:
+    """`real` as `overrides` change it, with what of `learnt` (of `real`) still holds there, for a
+    load with so many layers on the accelerator. Raises BadSetting for overrides that mean
+    nothing."""
     machine = apply(real, overrides)
     same_devices = _devices(machine) == _devices(real)
     same_pace = overrides.bandwidth_bytes_s is None and overrides.cores is None
     is_here = same_devices and same_pace
     if not is_here:
         learnt = Learnt(depth=learnt.depth, notes=learnt.notes)
-    if learnt.calibration is not None:
-        return Place(machine, is_here, learnt, learnt.calibration, "measured")
-    return Place(machine, is_here, learnt, rough_calibration(machine), "rough")
+    on_cpu = computes_on_cpu(machine, gpu_layers)
+    if learnt.calibration is not None and on_cpu:
+        return Place(machine, is_here, on_cpu, learnt, learnt.calibration, "measured")
+    learnt = replace(learnt, refinement=Refinement())  # learnt against the calibration
+    rough = rough_calibration(machine, "cpu" if on_cpu else None)
+    return Place(machine, is_here, on_cpu, learnt, rough, "rough")
 
 
 def _devices(machine: Machine) -> list[tuple[str, str]]:

@@ -59,13 +59,17 @@ def learnt(machine: Machine, model: Path | None, database: Database | None = Non
 
 def _learnt(machine: Machine, model: Path | None, database: Database) -> Learnt:
     engine, name = engine_name(), machine.fingerprint
-    calibration = best_calibration(
-        list_calibrations(database, name), engine, machine.cpu.usable_cores
-    )
+    calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
+    records = list_calibrations(database, name)
+    try:
+        calibration = best_calibration(records, engine, machine.cpu.usable_cores)
+    except BadSetting as error:
+        notes = (error.message,)
     overheads = load_overheads(database, name, engine)
     known = {f.name: int(overheads[f.name]) for f in fields(Overhead) if f.name in overheads}
-    found = Learnt(calibration, replace(DEFAULT_OVERHEAD, **known))
-    if model is None or not database.path.exists():
+    found = Learnt(calibration, replace(DEFAULT_OVERHEAD, **known), notes=notes)
+    if model is None or not database.is_there:
         return found
     identity = model_identity(model)
     return replace(
@@ -79,10 +83,19 @@ def _learnt(machine: Machine, model: Path | None, database: Database) -> Learnt:
 def best_calibration(
     records: Sequence[CalibrationRecord], engine: str, threads: int
 ) -> Calibration | None:
-    """Of this engine: with so many threads before others, then the newest."""
+    """Of this engine: with so many threads before others, then the newest. Raises BadSetting
+    when none of them can be read."""
     mine = [record for record in records if record.key.engine == engine]
     mine.sort(key=lambda record: (record.key.threads != threads, -record.made_s))
-    return from_json(mine[0].document) if mine else None
+    trouble: BadSetting | None = None
+    for record in mine:
+        try:
+            return from_json(record.document)
+        except BadSetting as error:  # an older okno made it
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return None
 
 
 def _depth(database: Database, identity: str) -> DepthCurve | None:
@@ -145,9 +158,11 @@ def with_measured(
     """`predicted` with the figures that were measured for such a load at these prompts.
 
     What a step costs depends on the live sequences and their tokens, not on how wide the window
-    is, so a run counts for every ctx with the same batch size, KV type and way of loading.
+    is, so a run counts for every ctx that holds the prompt, with the same batch size, KV type and
+    way of loading.
     """
-    if goal.fill != goal.prompt_tokens:
+    is_cut = predicted.prompt_tokens < goal.prompt_tokens - 1  # the window is too narrow for it
+    if goal.fill != goal.prompt_tokens or is_cut:
         return predicted
     found: dict[str, Figure] = {}
     for run in measured:

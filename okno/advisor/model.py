@@ -12,7 +12,9 @@ from okno.core.header import ModelHeader
 from okno.inspect.catalog import CatalogModel, candidates_in_catalog, find_in_catalog
 from okno.inspect.header import header_of_catalog, read_header
 from okno.inspect.models import find_by_name, find_model, models_folder
-from okno.inspect.source_hub import parse_reference
+from okno.inspect.paths import expanded, kind_at
+from okno.inspect.source_hub import FILE_ENDS, parse_reference
+from okno.inspect.source_open import CONFIG
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,16 @@ def _local(asked: str, models_dir: Path | None, by_name: bool) -> Found | None:
     try:
         model = look(asked, models_folder(models_dir))
     except ModelNotFound:
-        if asked.startswith(("/", "./", "../", "~")):
+        names_a_file = asked.lower().endswith(FILE_ENDS) and not _is_on_hub(asked)
+        if asked.startswith(("/", "./", "../", "~")) or names_a_file:
             raise
         if not candidates_in_catalog(asked) and (by_name or not _is_on_hub(asked)):
             raise
         return None
     except ModelUnusable:
-        folder = Path(asked).expanduser()
-        if by_name or not (folder / "config.json").is_file():
+        if by_name or kind_at(expanded(asked) / CONFIG) != "file":
             raise
+        folder = expanded(asked)
         return Found(read_header(folder), str(folder))  # safetensors: planned, not yet loaded
     return Found(read_header(model.path), str(model.path), model.path)
 

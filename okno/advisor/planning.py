@@ -17,10 +17,11 @@ from okno.core.header import ModelHeader
 from okno.core.load import Load
 from okno.core.machine import Machine
 from okno.core.plan import PlannedLoad
-from okno.plan.advice import Advice, Trouble, advise
+from okno.plan.advice import Advice, Trouble, advise, short_by
 from okno.plan.depth import DepthCurve, enough_ctx, in_words
 from okno.plan.goals import MIN_CTX, Goal, useful_ctx
 from okno.plan.memory import ClosedForm, MemoryModel
+from okno.plan.refine import Refinement
 from okno.plan.search import (
     FIRST_CTX,
     Plan,
@@ -30,13 +31,10 @@ from okno.plan.search import (
     window_of,
 )
 from okno.plan.user_table import Judged, claim_for, judge
+from okno.plan.words import size
 from okno.store.database import Database
 
 AUTO = "auto"
-CALIBRATE = (
-    "Speeds are guessed from the data sheet of this hardware, so their intervals are wide; "
-    "`okno calibrate` measures this machine in a minute."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +65,8 @@ def make_plan(
     real = machine or this_machine()
     known = learnt(real, found.path, database)
     if not use_calibration:
-        known = replace(known, calibration=None, measured=())
-    place = place_of(real, request.overrides, known)
+        known = replace(known, calibration=None, measured=(), refinement=Refinement())
+    place = place_of(real, request.overrides, known, request.template.gpu_layers)
     goal = _with_depth(request.goal, known.depth)
     case = _Case(found, place, request, goal)
     if found.quants and (request.quant == AUTO or goal.prefer == "quality"):
@@ -114,7 +112,7 @@ def _plan(case: _Case, memory: MemoryModel) -> Plan:
 
 def _report(case: _Case, memory: EngineFirst) -> PlanReport:
     plan = _plan(case, memory)
-    asked = plan.loads[0] if case.goal.is_fixed else None
+    asked = _asked(plan)
     instead = None
     if asked is not None and not fits(asked.memory):
         free = replace(case, goal=replace(case.goal, batch_size=None, ctx=None))
@@ -126,8 +124,28 @@ def _report(case: _Case, memory: EngineFirst) -> PlanReport:
         advice=_advice(case, plan, memory, asked),
         table=_table(case, plan, memory),
         depth=None if curve is None else f"Depth, measured on {curve.text_name}: {in_words(curve)}",
-        notes=tuple(_notes(case, memory)),
+        notes=(*_kv_note(plan, asked), *_notes(case, memory)),
     )  # fmt: skip
+
+
+def _asked(plan: Plan) -> PlannedLoad | None:
+    """The one window that was asked for: with the first of its KV types where that fits, else with
+    the one it was picked with."""
+    if not plan.goal.is_fixed:
+        return None
+    first = plan.loads[0]
+    return first if fits(first.memory) else plan.pick or first
+
+
+def _kv_note(plan: Plan, asked: PlannedLoad | None) -> Iterator[str]:
+    """Why the asked window has another KV type than the first of those it may have."""
+    if asked is None or asked is plan.loads[0]:
+        return
+    first = plan.loads[0]
+    yield (
+        f"KV is {asked.load.window.kv_type}, because with {first.load.window.kv_type} this window "
+        f"needs {size(first.memory.needed_bytes)}, {short_by(first.memory)}."
+    )
 
 
 def _advice(
@@ -164,7 +182,8 @@ def _table(case: _Case, plan: Plan, memory: MemoryModel) -> Judged | None:
     """The user's own row for the memory where the model would live."""
     machine = case.place.machine
     dedicated = [device for device in machine.usable_devices if not device.unified]
-    claim = claim_for(dedicated[0].total_bytes if dedicated else machine.ram.total_bytes)
+    ram_bytes = min(machine.ram.total_bytes, machine.ram.limit_bytes or machine.ram.total_bytes)
+    claim = claim_for(dedicated[0].total_bytes if dedicated else ram_bytes)
     if claim is None:
         return None
     kv_type = plan.pick.load.window.kv_type if plan.pick else "f16"
@@ -176,13 +195,7 @@ def _table(case: _Case, plan: Plan, memory: MemoryModel) -> Judged | None:
 
 def _notes(case: _Case, memory: EngineFirst) -> Iterator[str]:
     if case.place.source == "rough":
-        yield (
-            CALIBRATE
-            if case.place.is_here
-            else (
-                "Speeds are guessed from the data sheet of that hardware: their intervals are wide."
-            )
-        )
+        yield case.place.guess_note
     if case.found.is_estimated:
         yield (
             f"Sizes are computed from the model's shape, stored as {case.header.file_type} would "

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 
 from okno.advisor.figures import Place, place_of, speed_of
 from okno.advisor.learnt import learnt
 from okno.advisor.model import header_or_none, known_size
-from okno.advisor.planning import CALIBRATE, this_machine
+from okno.advisor.planning import this_machine
 from okno.advisor.report import Json, load_json, machine_json
 from okno.core.errors import BadSetting
 from okno.core.header import ModelHeader
@@ -52,7 +53,8 @@ MOST_TOP = 200
 
 @dataclass(frozen=True, slots=True)
 class RecommendRequest:
-    """language: a code such as `ru`. licence: words that its name must contain."""
+    """language: a code such as `ru`, lowered here. licence: words that its name must contain.
+    Raises BadSetting for what means nothing, such as a language that no model lists."""
 
     task: str = "chat"
     language: str | None = None
@@ -68,6 +70,27 @@ class RecommendRequest:
             )
         if not 1 <= self.top <= MOST_TOP:
             raise BadSetting(f"top is {self.top}; it is 1 to {MOST_TOP}.", param="top")
+        if self.language is not None:
+            object.__setattr__(self, "language", _language(self.language))
+
+
+def _language(code: str) -> str:
+    """In lower case. Raises BadSetting for one that no model of the catalog lists: nothing could be
+    said of any."""
+    known = known_languages()
+    if code.lower() not in known:
+        raise BadSetting(
+            f"language is {code[:40]!r}; no model of the catalog lists it. Give one of these, "
+            f"or leave it out: {', '.join(known)}.",
+            param="language",
+        )
+    return code.lower()
+
+
+@cache
+def known_languages() -> tuple[str, ...]:
+    """The codes that models of the catalog list, sorted."""
+    return tuple(sorted({code for entry in catalog() for code in entry.languages}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +132,7 @@ def recommend(
     )
     return Recommendation(
         request, place.machine, best, len(entries), len(offers), metric,
-        notes=tuple(_notes(request, place)),
+        notes=tuple(_notes(request, place, offers)),
     )  # fmt: skip
 
 
@@ -191,11 +214,13 @@ def _window(found: Offer, goal: Goal, place: Place) -> PlannedLoad | None:
     return plan_windows(header, place.machine, memory, speed_of(header, place, goal), goal).pick
 
 
-def _notes(request: RecommendRequest, place: Place) -> Iterator[str]:
+def _notes(request: RecommendRequest, place: Place, offers: Sequence[Offer]) -> Iterator[str]:
     if place.source == "rough":
-        yield CALIBRATE if place.is_here else "Speeds are guessed from that hardware's data sheet."
+        yield place.guess_note
     if request.licence:
         yield "Models whose licence is not published are left out."
+    if request.language and offers and all(one.candidate.speaks == "unknown" for one in offers):
+        yield f"None of these models lists {request.language}, so it orders nothing."
     yield from place.learnt.notes
 
 

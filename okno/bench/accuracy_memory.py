@@ -1,18 +1,23 @@
-"""Predicted against measured memory, and the closed form against the engine's own dry run."""
+"""Predicted against measured memory, and the closed form against the engine's own dry run.
+
+Measured peaks are kept, because a run takes hours; predictions are always those of this okno, made
+from a header alone when the report is.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import msgspec
-
+from okno.bench.kept_peaks import Measured, engine_version, keep_peak, kept_peaks
 from okno.bench.memory_cases import Case, cases
-from okno.bench.report import environment, percentile, publish, table
-from okno.bench.shapes import PRESETS, write_gguf
+from okno.bench.report import environment, percentile, publish, revision, table
+from okno.bench.shapes import PRESETS, write_gguf, write_header
 from okno.bench.worker_memory import measure_overhead, worker_peak
 from okno.core.machine import Machine
 from okno.core.plan import MemoryParts
@@ -28,30 +33,45 @@ BOUND_SHARE, BOUND_BYTES = 0.02, 64 * MIB
 RESULTS = "plan-accuracy-memory.jsonl"
 OUT = Path("docs/benchmarks/plan-accuracy-memory.md")
 PARTS = ("weights", "repacked", "kv", "state", "output", "compute")
+UNRECORDED = "unknown (machine and engine too)"
 
 
-class Result(msgspec.Struct):
-    """One case. closed, engine: bytes by part, from the header alone and from the dry run."""
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """closed, engine: bytes by part, from the header alone and from the dry run."""
 
-    name: str
-    shape: str
-    predicted_bytes: int
-    peak_bytes: int
-    loaded_bytes: int
+    needed_bytes: int
     margin_bytes: int
-    seconds: float
     closed: dict[str, int]
     engine: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One case."""
+
+    shape: str
+    predicted: Predicted
+    measured: Measured
+
+    @property
+    def name(self) -> str:
+        return self.measured.name
 
     @property
     def error_bytes(self) -> int:
         """Predicted minus measured."""
-        return self.predicted_bytes - self.peak_bytes
+        return self.predicted.needed_bytes - self.measured.peak_bytes
 
     @property
     def share_of_bound(self) -> float:
         """1.0: as wrong as may be (2 % of the measured, at least 64 MiB)."""
-        return abs(self.error_bytes) / max(BOUND_SHARE * self.peak_bytes, BOUND_BYTES)
+        return abs(self.error_bytes) / max(BOUND_SHARE * self.measured.peak_bytes, BOUND_BYTES)
+
+    @property
+    def is_covered(self) -> bool:
+        """The peak is within prediction and margin."""
+        return self.measured.peak_bytes <= self.predicted.needed_bytes + self.predicted.margin_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +94,65 @@ def run(
     report to `out`.
 
     Shape models are made in `folder`, used again when present, and removed after their last case
-    unless keep. Results are kept there too: a run that was broken off goes on where it was.
-    Raises EngineFailed when a worker fails, OSError when the disk is full.
+    unless keep. What was measured is kept there too, and measured again only on another
+    machine or with another engine. Raises BadSetting when `wanted` names no case, EngineFailed when
+    a worker fails, OSError when the disk is full.
     """
+    chosen = cases(wanted)
     folder.mkdir(parents=True, exist_ok=True)
     machine = this_machine()
     overhead = measure_overhead(machine)
     tell(f"process overhead {overhead.process_bytes / MIB:.1f} MiB")
     bench = _Bench(folder, machine, overhead, tell)
-    chosen = cases(wanted)
-    done = _kept(folder / RESULTS)
+    done = kept_peaks(folder / RESULTS, machine.fingerprint)
+    results: dict[str, Result] = {}
     by_model = groupby(sorted(chosen, key=lambda case: case.model), key=lambda case: case.model)
     for _, group in by_model:
-        left = [case for case in group if case.name not in done]
-        if left:
-            _measure_model(bench, left, done, keep=keep)
-    results = [done[case.name] for case in chosen]
-    publish(report(results, overhead), out)
-    return results
+        for result in _of_model(bench, list(group), done, keep=keep):
+            results[result.name] = result
+    in_order = [results[case.name] for case in chosen]
+    publish(report(in_order, overhead), out)
+    return in_order
 
 
-def _measure_model(bench: _Bench, left: list[Case], done: dict[str, Result], *, keep: bool) -> None:
+def _of_model(
+    bench: _Bench, group: list[Case], done: dict[str, Measured], *, keep: bool
+) -> Iterator[Result]:
+    """The cases of one model: all predicted first, then measured where that is not `done`."""
+    predicted = _predicted(bench, group)
+    left = [case for case in group if case.name not in done]
+    fresh = {one.name: one for one in _measured(bench, left, predicted, keep=keep)}
+    for case in group:
+        measured = fresh.get(case.name) or done[case.name]
+        yield Result(case.shape, predicted[case.name], measured)
+
+
+def _predicted(bench: _Bench, group: list[Case]) -> dict[str, Predicted]:
+    """By name, from a header that is written for this: the model itself may be gone."""
+    first = group[0]
+    with TemporaryDirectory(dir=bench.folder) as made:
+        path = Path(made) / f"{first.model}.gguf"
+        write_header(PRESETS[first.shape], path, first.file_type)
+        header = read_header(path)
+        closed = ClosedForm(header, bench.machine, bench.overhead)
+        with DryRun(path, header) as dry_run:
+            return {case.name: _prediction(case, closed, dry_run) for case in group}
+
+
+def _prediction(case: Case, closed: ClosedForm, dry_run: DryRun) -> Predicted:
+    plan, told = closed.memory(case.load), dry_run.memory(case.load)
+    parts = plan.devices[0].parts
+    return Predicted(
+        parts.needed_bytes, plan.margin_bytes, _by_part(parts), _by_part(told.devices[0].parts)
+    )
+
+
+def _measured(
+    bench: _Bench, left: list[Case], predicted: dict[str, Predicted], *, keep: bool
+) -> Iterator[Measured]:
+    """Each of the cases `left` of one model, kept as soon as it is there."""
+    if not left:
+        return
     path = bench.folder / f"{left[0].model}.gguf"
     ours = not path.exists()
     if ours:
@@ -102,33 +160,21 @@ def _measure_model(bench: _Bench, left: list[Case], done: dict[str, Result], *, 
         write_gguf(PRESETS[left[0].shape], path, left[0].file_type)
     try:
         for case in left:
-            result = done[case.name] = _measure(bench, case, path)
-            with (bench.folder / RESULTS).open("ab") as file:
-                file.write(msgspec.json.encode(result) + b"\n")
-            bench.tell(_line(result))
+            measured = _measure(bench, case, path)
+            keep_peak(bench.folder / RESULTS, measured)
+            bench.tell(_line(Result(case.shape, predicted[case.name], measured)))
+            yield measured
     finally:
         if ours and not keep:
             path.unlink(missing_ok=True)
 
 
-def _measure(bench: _Bench, case: Case, path: Path) -> Result:
-    """The prediction first, from the header alone; then the engine's dry run; then the worker."""
-    header = read_header(path)
-    plan = ClosedForm(header, bench.machine, bench.overhead).memory(case.load)
-    with DryRun(path, header) as dry_run:
-        told = dry_run.memory(case.load)
+def _measure(bench: _Bench, case: Case, path: Path) -> Measured:
     peak = worker_peak(_options(case, path))
-    return Result(
-        name=case.name,
-        shape=case.shape,
-        predicted_bytes=plan.devices[0].parts.needed_bytes,
-        peak_bytes=peak.peak_bytes,
-        loaded_bytes=peak.loaded_bytes,
-        margin_bytes=plan.margin_bytes,
-        seconds=peak.seconds,
-        closed=_by_part(plan.devices[0].parts),
-        engine=_by_part(told.devices[0].parts),
-    )
+    return Measured(
+        case.name, peak.peak_bytes, peak.loaded_bytes, peak.seconds,
+        bench.machine.fingerprint, engine_version(), revision(),
+    )  # fmt: skip
 
 
 def _options(case: Case, path: Path) -> WorkerOptions:
@@ -142,14 +188,6 @@ def _by_part(parts: MemoryParts) -> dict[str, int]:
     return {name: getattr(parts, f"{name}_bytes") for name in PARTS}
 
 
-def _kept(path: Path) -> dict[str, Result]:
-    if not path.exists():
-        return {}
-    lines = path.read_bytes().splitlines()
-    results = (msgspec.json.decode(line, type=Result) for line in lines)
-    return {result.name: result for result in results}
-
-
 # The report ---------------------------------------------------------------------------------------
 
 
@@ -158,7 +196,7 @@ def report(results: Sequence[Result], overhead: Overhead) -> str:
     errors = [abs(result.error_bytes) / MIB for result in results]
     shares = [result.share_of_bound for result in results]
     within = sum(share <= 1 for share in shares)
-    covered = sum(r.peak_bytes <= r.predicted_bytes + r.margin_bytes for r in results)
+    covered = sum(result.is_covered for result in results)
     families = {result.shape for result in results}
     lines = [
         "# Predicted and measured memory",
@@ -170,7 +208,7 @@ def report(results: Sequence[Result], overhead: Overhead) -> str:
         "",
         environment(),
         f"{len(results)} cases, {len(families)} shapes. Process overhead learnt on this machine: "
-        f"{overhead.process_bytes / MIB:.1f} MiB.",
+        f"{overhead.process_bytes / MIB:.1f} MiB. {_revisions(results)}",
         "",
         f"Absolute error: p50 {percentile(errors, 50):.1f} MiB, p95 {percentile(errors, 95):.1f} "
         f"MiB, largest {max(errors, default=math.nan):.1f} MiB. Within max(2 %, 64 MiB): {within} "
@@ -195,9 +233,20 @@ def report(results: Sequence[Result], overhead: Overhead) -> str:
     return "\n".join(lines)
 
 
+def _revisions(results: Sequence[Result]) -> str:
+    """By which okno the figures are."""
+    counts = Counter(result.measured.revision for result in results)
+    measured = ", ".join(f"{told or UNRECORDED}: {count} cases" for told, count in counts.items())
+    return (
+        f"Predicted by revision {revision()}: {len(results)} cases. Measured by revision "
+        f"{measured}."
+    )
+
+
 def _differences(results: Sequence[Result], shape: str) -> Iterator[str]:
     for part in PARTS:
-        pairs = [(r.closed[part], r.engine[part]) for r in results if r.shape == shape]
+        predicted = (r.predicted for r in results if r.shape == shape)
+        pairs = [(one.closed[part], one.engine[part]) for one in predicted]
         step = OUTPUT_STEP_BYTES if part == "output" else 1
         wrong = (pair for pair in pairs if abs(pair[0] - pair[1]) >= step)
         worst = max((abs(ours - theirs) / max(theirs, 1) for ours, theirs in wrong), default=0.0)
@@ -205,17 +254,18 @@ def _differences(results: Sequence[Result], shape: str) -> Iterator[str]:
 
 
 def _row(result: Result) -> list[object]:
-    error = result.error_bytes
+    error, measured = result.error_bytes, result.measured
     return [
-        result.name, f"{result.predicted_bytes / MIB:,.1f}", f"{result.peak_bytes / MIB:,.1f}",
-        f"{error / MIB:+.1f}", f"{100 * error / result.peak_bytes:+.1f}",
-        f"{result.loaded_bytes / MIB:,.1f}", f"{result.seconds:.0f}",
+        result.name, f"{result.predicted.needed_bytes / MIB:,.1f}",
+        f"{measured.peak_bytes / MIB:,.1f}", f"{error / MIB:+.1f}",
+        f"{100 * error / measured.peak_bytes:+.1f}", f"{measured.loaded_bytes / MIB:,.1f}",
+        f"{measured.seconds:.0f}",
     ]  # fmt: skip
 
 
 def _line(result: Result) -> str:
     return (
-        f"{result.name}: predicted {result.predicted_bytes / MIB:,.1f}, measured "
-        f"{result.peak_bytes / MIB:,.1f} MiB ({result.error_bytes / MIB:+.1f}), "
-        f"{result.seconds:.0f} s"
+        f"{result.name}: predicted {result.predicted.needed_bytes / MIB:,.1f}, measured "
+        f"{result.measured.peak_bytes / MIB:,.1f} MiB ({result.error_bytes / MIB:+.1f}), "
+        f"{result.measured.seconds:.0f} s"
     )

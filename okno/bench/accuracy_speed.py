@@ -7,7 +7,6 @@ against the real scheduler on simulated time. The calibration is made first, in 
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,17 @@ import msgspec
 from okno.bench.accuracy_speed_child import Decode, First, Job
 from okno.bench.accuracy_speed_report import DecodeCase, FirstCase, report
 from okno.bench.calibrate import BUDGET_S, calibrate
+from okno.bench.chosen import chosen
 from okno.bench.quantise import FileType
 from okno.bench.report import publish
 from okno.bench.shapes import PRESETS, write_gguf
 from okno.bench.tensors import Shape
 from okno.core.calibration import Calibration
-from okno.core.errors import BadSetting, EngineFailed
+from okno.core.errors import EngineFailed
 from okno.core.load import Load
+from okno.core.python import module_command
 from okno.core.window import Window
+from okno.engines.process import worker_environment
 from okno.inspect.header import read_header
 from okno.plan.simulate import Arrival, simulate
 from okno.plan.speed import Planner
@@ -89,7 +91,7 @@ def run(
     calibration None: made now. job: what to measure (None: all batch sizes, fills and prompts).
     Raises BadSetting when no model has such a name, EngineFailed when a process dies.
     """
-    models = _chosen(wanted)
+    models = chosen(MODELS, wanted)
     folder.mkdir(parents=True, exist_ok=True)
     if calibration is None:
         tell(f"calibrating, {BUDGET_S:.0f} s")
@@ -105,17 +107,6 @@ def run(
             (decodes if isinstance(case, DecodeCase) else firsts).append(case)  # type: ignore[arg-type]
     publish(report(calibration, decodes, firsts), out)
     return decodes, firsts
-
-
-def _chosen(wanted: str | None) -> list[Model]:
-    words = (wanted or "").lower().split()
-    chosen = [m for m in MODELS if not words or any(w in m.name.lower() for w in words)]
-    if not chosen:
-        raise BadSetting(
-            f"No model here is named like {wanted!r}; there are "
-            f"{', '.join(model.name for model in MODELS)}."
-        )
-    return chosen
 
 
 def _cases(
@@ -165,9 +156,11 @@ def _first_cases(model: Model, planner: Planner, measured: First) -> Iterator[Fi
 
 
 def _measured(path: Path, job: Job) -> Iterator[Decode | First]:
-    command = [sys.executable, "-m", "okno.bench.accuracy_speed_child", str(path),
-               msgspec.json.encode(job).decode()]  # fmt: skip
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    words = msgspec.json.encode(job).decode()
+    command = module_command("okno.bench.accuracy_speed_child", str(path), words)
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=worker_environment()
+    )
     assert child.stdout is not None
     try:
         for line in child.stdout:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 from okno.core.calibration import Calibration, from_json
 from okno.core.errors import BadSetting, EngineFailed
+from okno.core.python import module_command
+from okno.engines.process import worker_environment
 from okno.inspect.cpu import usable_cores
 
 BUDGET_S = 60.0
@@ -47,14 +48,19 @@ def calibrate(
 
 
 def _command(threads: int, budget_s: float) -> list[str]:
-    return [sys.executable, "-m", "okno.bench.calibrate_child", str(threads), str(budget_s)]
+    return module_command("okno.bench.calibrate_child", str(threads), str(budget_s))
 
 
 def _measured(
     command: list[str], on_progress: Callable[[float], None], timeout_s: float
 ) -> Calibration:
     child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=worker_environment(),
     )
     watch = threading.Timer(timeout_s, child.kill)
     watch.start()

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 
 from okno.bench import calibrate_attention as attention
@@ -24,11 +25,13 @@ from okno.bench.calibrate_measure import Bench
 from okno.core.calibration import AttentionCost, Calibration
 from okno.engines.worker import end_with_parent
 from okno.inspect.memory import free_memory
+from okno.plan.speed_types import bits_of
 
 # Shares of the budget after which a part ends (begins nothing new).
 ATTENTION_END, NARROW_END, EXPERTS_END, BANDWIDTH_END, PRODUCTS_END = 0.55, 0.60, 0.65, 0.69, 0.97
 BIG_BLOCK_BYTES = 700 << 20
 DEEP_BLOCKS_BYTES = 600 << 20
+CONTEXTS_BYTES = 64 << 20  # of the two blocks of a type, with what they compute in
 Progress = Callable[[float], None]
 
 
@@ -59,7 +62,7 @@ def run(plan: Plan, folder: Path, on_progress: Progress) -> Calibration:
     read_bytes, read_s = _bandwidth(bench.by(plan.moment(BANDWIDTH_END)))
     on_progress(BANDWIDTH_END)
     layers = _layers_in_memory(measure.DEEP_LAYERS, DEEP_BLOCKS_BYTES)
-    found = measure.measure_products(bench, measure.TYPES, layers)
+    found = measure.measure_products(bench, _types_in_memory(), layers)
     wide = {type: [(measure.WIDE, samples)] for type, samples in found["wide"].items()}
     for type, samples in found["deep"].items():
         wide[type].append((measure.deep_block(type, layers), samples))
@@ -120,6 +123,16 @@ def _bandwidth(bench: Bench) -> tuple[float, float]:
     layers = _layers_in_memory(measure.BIG_LAYERS, BIG_BLOCK_BYTES)
     n_bytes, seconds = measure.measure_bandwidth(bench, layers)
     return n_bytes, fit.typical(seconds)
+
+
+def _types_in_memory() -> list[str]:
+    """As many of TYPES as half the free memory holds at once; the first always, for the fits need
+    it. What is left out is taken from the nearest of the others."""
+    room = free_memory().free_bytes // 2
+    n_weights = measure.WIDE.n_weights + measure.SLIM.n_weights
+    needed = accumulate(n_weights * bits_of(type) / 8 + CONTEXTS_BYTES for type in measure.TYPES)
+    fitting = sum(n_bytes <= room for n_bytes in needed)
+    return list(measure.TYPES[: max(1, fitting)])
 
 
 def _layers_in_memory(wanted: int, n_bytes: int) -> int:

@@ -6,7 +6,6 @@ The model runs in a child process (depth_child.py); here its losses become a Dep
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,13 +30,14 @@ from okno.bench.depth_stats import Floats, bits, buckets, mean_with_interval, of
 from okno.bench.depth_text import DepthText
 from okno.core.errors import EngineFailed, from_info
 from okno.core.plan import Figure
+from okno.core.python import module_command
 from okno.engines.process import describe_exit, worker_environment
 from okno.plan.depth import Cost, DepthCurve, PositionLoss, WindowLoss
 from okno.store.identity import model_identity
 
 Report = Callable[[Stage, float], None]
 CHARS_PER_TOKEN = 16  # more than usual text has; what is beyond is not sent to the child
-CHILD = ("-m", "okno.bench.depth_child")
+CHILD = "okno.bench.depth_child"
 ZERO = Figure(0.0, 0.0, 0.0, "measured")
 
 
@@ -65,7 +65,7 @@ def run_child(job: Job, report: Report) -> Measured:
     """Measure in a child process. Raises the child's own error, and EngineFailed if it dies."""
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [sys.executable, *CHILD],
+            module_command(CHILD),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,

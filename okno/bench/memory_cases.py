@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from okno.bench.chosen import chosen
 from okno.bench.quantise import FileType
 from okno.core.load import FlashAttention, Load
 from okno.core.window import KVType, Window
@@ -81,8 +82,6 @@ CASES: tuple[Case, ...] = (
 
 
 def cases(wanted: str | None = None) -> tuple[Case, ...]:
-    """All cases, or those whose name holds one of the words in `wanted` (comma-separated)."""
-    if not wanted:
-        return CASES
-    words = [word.strip() for word in wanted.split(",") if word.strip()]
-    return tuple(case for case in CASES if any(word in case.name for word in words))
+    """All cases, or those that `wanted` names (okno/bench/chosen.py). Raises BadSetting when it
+    names none."""
+    return chosen(CASES, wanted)

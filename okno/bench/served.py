@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from typing import IO
 import psutil
 
 from okno.bench.client import Address, get
+from okno.core.python import import_path, module_command
 
 POLL_S = 0.1
 STOP_TIMEOUT_S = 60.0
@@ -41,7 +41,7 @@ class Served:
 
 def command(options: Sequence[str], port: int) -> list[str]:
     """The command line of `okno serve` in this Python."""
-    return [sys.executable, "-m", "okno.cli.main", "serve", *options, "--port", str(port)]
+    return module_command("okno.cli.main", "serve", *options, "--port", str(port))
 
 
 @asynccontextmanager
@@ -67,7 +67,7 @@ async def serve(
 
 def _start(options: Sequence[str], port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OKNO_")}
-    environment["OKNO_CONFIG"] = "none"
+    environment |= {"OKNO_CONFIG": "none", "PYTHONPATH": import_path()}
     return subprocess.Popen(
         command(options, port),
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 from okno.core.errors import EngineFailed
 from okno.core.load import Load
 from okno.core.machine import Machine
+from okno.core.python import module_command
 from okno.core.window import Window
 from okno.engines.process import worker_environment
 from okno.engines.protocol import WorkerOptions
@@ -44,7 +44,7 @@ def worker_peak(options: WorkerOptions, timeout_s: float = TIMEOUT_S) -> Peak:
     Raises EngineFailed with the end of its stderr when it fails or takes too long.
     """
     started = time.monotonic()
-    command = [sys.executable, "-m", "okno.bench.full_context"]
+    command = module_command("okno.bench.full_context")
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=worker_environment(),

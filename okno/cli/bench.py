@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from okno.bench.chosen import Named
 
 EPILOG = "Figures of the last runs are in docs/benchmarks."
 What = Annotated[
@@ -16,7 +21,10 @@ Out = Annotated[
 ]
 Cases = Annotated[
     str | None,
-    typer.Option(help="Only cases whose name holds one of these words.", metavar="WORDS"),
+    typer.Option(
+        help="Only cases whose name holds one of these words, parted by commas or spaces.",
+        metavar="WORDS",
+    ),
 ]
 Folder = Annotated[
     Path,
@@ -35,20 +43,22 @@ def plan_accuracy(
     keep: Keep = False,
 ) -> None:
     """Compare what okno plan predicts with what this machine then measures."""
-    if what in ("memory", "all"):
-        from okno.bench.accuracy_memory import OUT, run
+    from okno.bench import accuracy_memory, accuracy_speed, memory_cases
+    from okno.bench.chosen import chosen, matching
 
-        report = out / OUT.name
-        run(folder, out=report, wanted=cases, keep=keep, tell=_say)
-    if what in ("speed", "all"):
-        _speed(out, cases, folder, keep=keep)
-
-
-def _speed(out: Path, cases: str | None, folder: Path, *, keep: bool) -> None:
-    from okno.bench import accuracy_speed
-
-    accuracy_speed.run(folder, out=out / "plan-accuracy-speed.md", wanted=cases, keep=keep,
-                       tell=_say)  # fmt: skip
+    runs = {"memory": accuracy_memory, "speed": accuracy_speed}
+    named: Mapping[str, Sequence[Named]] = {
+        "memory": memory_cases.CASES,
+        "speed": accuracy_speed.MODELS,
+    }
+    asked = [kind for kind in runs if what in (kind, "all")]
+    chosen([case for kind in asked for case in named[kind]], cases)  # before anything is measured
+    for kind in asked:
+        if matching(named[kind], cases):
+            module = runs[kind]
+            module.run(folder, out=out / module.OUT.name, wanted=cases, keep=keep, tell=_say)
+        else:
+            _say(f"No case of {kind} is named like that; its report is left as it is.")
 
 
 def _say(line: str) -> None:

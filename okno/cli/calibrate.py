@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from okno.bench.calibrate import BUDGET_S
-from okno.core.errors import BadSetting
+from okno.cli.keeping import kept, remark
+from okno.core.errors import BadSetting, EngineFailed
 
 if TYPE_CHECKING:
     from okno.core.calibration import Calibration
@@ -39,16 +42,20 @@ def calibrate(
 
     Best done while nothing else runs.
     """
-    calibration = _kept(threads) if show else _measure(threads, budget)
-    if as_json:
-        typer.echo(json.dumps(calibration.to_json(), indent=2))
-        return
-    from okno.cli.calibrate_table import print_calibration
-
-    print_calibration(calibration)
+    if show:
+        _print(_known(threads), as_json=as_json)
+    else:
+        measure_and_keep(partial(_print, as_json=as_json), threads, budget)
 
 
-def _measure(threads: int | None, budget_s: float) -> Calibration:
+def measure_and_keep(
+    show: Callable[[Calibration], None] | None = None,
+    threads: int | None = None,
+    budget_s: float = BUDGET_S,
+) -> None:
+    """Measure this machine, `show` what was found, then keep it for plans. Nothing that goes wrong
+    after the measurement costs its result. Raises what calibrate of okno.bench.calibrate raises.
+    """
     from okno.bench.calibrate import calibrate as measure
     from okno.cli.progress import loading
     from okno.inspect.hardware.machine import this_machine
@@ -59,9 +66,13 @@ def _measure(threads: int | None, budget_s: float) -> Calibration:
     with loading("Measuring this machine") as on_progress:
         found = measure(threads, budget_s, on_progress, fingerprint=machine.fingerprint)
     key = CalibrationKey(machine.fingerprint, found.engine, found.threads)
-    save_calibration(Database(), key, found.to_json())
-    _learn_overhead(machine, found.engine)
-    return found
+    try:
+        if show is not None:
+            show(found)
+    finally:  # a reader that left the pipe costs no calibration
+        is_kept = kept(lambda: save_calibration(Database(), key, found.to_json()))
+    if is_kept:
+        _learn_overhead(machine, found.engine)
 
 
 def _learn_overhead(machine: Machine, engine: str) -> None:
@@ -72,11 +83,15 @@ def _learn_overhead(machine: Machine, engine: str) -> None:
     from okno.store.database import Database
     from okno.store.overheads import save_overhead
 
-    learnt = measure_overhead(machine)
-    save_overhead(Database(), machine.fingerprint, engine, "process_bytes", learnt.process_bytes)
+    try:
+        held = measure_overhead(machine).process_bytes
+    except EngineFailed as error:
+        remark(f"What a worker holds beside its model was not learnt: {error.message}")
+        return
+    kept(lambda: save_overhead(Database(), machine.fingerprint, engine, "process_bytes", held))
 
 
-def _kept(threads: int | None) -> Calibration:
+def _known(threads: int | None) -> Calibration:
     """The newest of this machine, with so many threads if given."""
     from okno.core.calibration import from_json
     from okno.inspect.hardware.machine import this_machine
@@ -90,3 +105,12 @@ def _kept(threads: int | None) -> Calibration:
     raise BadSetting(
         f"This machine was never measured{with_threads}. `okno calibrate` does it, in a minute."
     )
+
+
+def _print(calibration: Calibration, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(calibration.to_json(), indent=2))
+        return
+    from okno.cli.calibrate_table import print_calibration
+
+    print_calibration(calibration)

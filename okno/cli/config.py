@@ -25,6 +25,7 @@ from okno.config.show import as_yaml, effective
 from okno.config.where import FILE_NAME, NO_FILE, default_files, find_file
 from okno.config.write import write_file
 from okno.core.errors import BadSetting, OknoError
+from okno.inspect.paths import expanded
 
 EPILOG = (
     "Values come from the request, then the command line, then OKNO_* variables, then the file, "
@@ -34,7 +35,11 @@ EPILOG = (
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 ConfigFile = Annotated[
     str | None,
-    typer.Option("--config", help="The settings file. Default: the one in use.", metavar="FILE"),
+    typer.Option(
+        "--config",
+        help="The settings file. Default: the one OKNO_CONFIG names, else the one in use.",
+        metavar="FILE",
+    ),
 ]
 Key = Annotated[
     str, typer.Argument(help="Such as temperature, load.ctx, server.port.", show_default=False)
@@ -96,7 +101,7 @@ def init_command(
     path: Annotated[str, typer.Argument(help="Where to write it.", metavar="[FILE]")] = FILE_NAME,
 ) -> None:
     """Write a commented sample settings file; an existing file is left alone."""
-    file = Path(path).expanduser()
+    file = expanded(path, BadSetting)
     if os.path.lexists(file):
         raise BadSetting(
             f"{printable(str(file))} is there already and is left as it is. Give another name, or "
@@ -110,7 +115,7 @@ def check_command(
     path: Annotated[str, typer.Argument(help="The file.", metavar="FILE")],
 ) -> int:
     """Check a settings file; name every mistake with its line."""
-    file = read_file(Path(path).expanduser())
+    file = read_file(expanded(path, BadSetting))
     layer = layer_of(file)
     messages = [error.message for error in layer.errors] or _wrong_values(path)
     for message in messages:
@@ -126,7 +131,7 @@ def check_command(
 
 def _wrong_values(path: str) -> list[str]:
     try:
-        merge([], {}, read_file(Path(path).expanduser()))
+        merge([], {}, read_file(expanded(path, BadSetting)))
     except BadSetting as error:
         return [error.message]
     return []

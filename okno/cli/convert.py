@@ -65,6 +65,7 @@ def server_settings(settings: ServeSettings, model: LocalModel | None) -> Server
         drain_timeout_s=settings.drain_timeout,
         defaults=generation_defaults(settings),
         models_dir=settings.models_dir,
+        model_path=model.path if model else None,
     )
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from okno.cli.keeping import kept, remark
 from okno.cli.options import GivenFlags, with_settings
-from okno.cli.text import for_stderr
 from okno.config.load import load
 from okno.core.errors import BadSetting
 from okno.core.window import KVType
@@ -114,26 +114,23 @@ def _measure(
 
     with progress(job.name) as report:
         curve = measure_depth(job, source, report)
-    _print(curve, worth, as_json=as_json)
+    try:
+        _print(curve, worth, as_json=as_json)
+    finally:  # a reader that left the pipe costs no measurement
+        _keep(curve)
     if plot is not None:
         save_plot(curve, plot)
         typer.echo(f"Drawn: {plot}", err=True)
-    _keep(curve)
 
 
 def _keep(curve: DepthCurve) -> None:
-    """Store it for `okno plan`. A store that cannot be used costs no measurement."""
-    from okno.core.errors import StoreUnusable
+    """Store it for `okno plan`."""
     from okno.plan.depth_document import to_document
     from okno.store.database import Database
     from okno.store.depth_curves import save_depth
 
-    try:
-        save_depth(Database(), curve.model, curve.text, to_document(curve))
-    except StoreUnusable as error:
-        typer.echo(for_stderr(f"Not kept for `okno plan`: {error.message}"), err=True)
-        return
-    typer.echo("Kept: `okno plan` shows it beside memory and speed.", err=True)
+    if kept(lambda: save_depth(Database(), curve.model, curve.text, to_document(curve))):
+        remark("Kept: `okno plan` shows it beside memory and speed.")
 
 
 def _print(curve: DepthCurve, worth: float, *, as_json: bool) -> None:

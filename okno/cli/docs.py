@@ -8,7 +8,7 @@ from typing import Any, get_args
 import typer
 
 from okno.cli.app import COMMANDS, load_command
-from okno.cli.options import default_of
+from okno.cli.options import default_of, is_setting
 from okno.config.load import env_name
 from okno.config.refused import REFUSED
 from okno.config.settings import ServeSettings, flag_of
@@ -57,7 +57,7 @@ def _sections(command: Any, context: typer.Context) -> dict[str, list[str]]:
     for param in command.params:
         if getattr(param, "hidden", False):
             continue
-        if param.name in ServeSettings.model_fields:
+        if is_setting(param):
             section, row = flag_of(param.name).section, _setting_row(param.name)
         else:
             section, row = "This command", _own_row(*param.get_help_record(context))

@@ -19,6 +19,7 @@ from okno.core.errors import BadSetting
 GivenFlags = list[tuple[str, Given]]
 REFUSED_PREFIX = "refused__"
 SUGGESTION_CUTOFF = 0.7
+GOAL_SETTINGS = ("prefer", "max_ttft", "min_tok_s")  # what a window is picked for
 
 
 class SectionedCommand(TyperCommand):
@@ -40,11 +41,11 @@ class SectionedCommand(TyperCommand):
 def with_settings(
     *names: str, refuse_others: bool = False, hidden: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Give a command the flags of settings `names`; it gets what was used as `given`.
+    """Give a command the flags of settings `names`; it gets those that were used as `given`.
 
-    The command's own parameters come first in its help. refuse_others: know flags of other
-    programs that okno has not, to refuse them with what to do instead. hidden: the help does not
-    list the flags.
+    The command's own parameters come first in its help and are never among `given`, whatever they
+    are called. refuse_others: know flags of other programs that okno has not, to refuse them with
+    what to do instead. hidden: the help does not list the flags.
     """
 
     def decorate(command: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -54,7 +55,7 @@ def with_settings(
         made += _refused_parameters() if refuse_others else []
 
         def run(**values: Any) -> int | None:
-            ours = {parameter.name: values[parameter.name] for parameter in kept}
+            ours = {parameter.name: values.pop(parameter.name) for parameter in kept}
             return command(given=given_flags(values), **ours)
 
         run.__doc__ = command.__doc__
@@ -65,7 +66,7 @@ def with_settings(
 
 
 def given_flags(values: Mapping[str, Any]) -> GivenFlags:
-    """The settings among the parsed `values` that were really given, with their spelling.
+    """The settings of the parsed options `values` that were really given, with their spelling.
 
     Raises BadSetting for a flag of another program that okno knows but has not.
     """
@@ -76,11 +77,18 @@ def given_flags(values: Mapping[str, Any]) -> GivenFlags:
         if parameter.startswith(REFUSED_PREFIX):
             raise _refusal(parameter)
         name, _, index = parameter.partition("__")
-        if name in ServeSettings.model_fields:
-            flag = flag_of(name)
-            spelled = flag.also[int(index)] if index else flag.spelled(value)
-            found.append((name, Given(value, "command line", spelled)))
+        flag = flag_of(name)
+        spelled = flag.also[int(index)] if index else flag.spelled(value)
+        found.append((name, Given(value, "command line", spelled)))
     return found
+
+
+def is_setting(param: Any) -> bool:
+    """Whether a command's option was made here from the setting of its name, and is not one of the
+    command's own that is called alike: those have a help of their own."""
+    if param.name not in ServeSettings.model_fields:
+        return False
+    return bool(param.help == help_of(param.name))
 
 
 def help_of(name: str) -> str:

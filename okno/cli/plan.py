@@ -9,15 +9,19 @@ from typing import Annotated
 
 import typer
 
-from okno.cli.options import GivenFlags, with_settings
+from okno.cli.options import GOAL_SETTINGS, GivenFlags, with_settings
 from okno.cli.whatif import with_whatif
 from okno.config.load import load
 from okno.core.errors import BadSetting
 from okno.inspect.hardware.overrides import Overrides
 from okno.plan.goals import DEFAULT_MAX_TTFT_S, DEFAULT_MIN_TOK_S, DEFAULT_PROMPT_TOKENS, MEANING
 
-EPILOG = "Preferences: " + "; ".join(f"{name}: {text}" for name, text in MEANING.items()) + "."
-SETTINGS = ("models_dir", "gpu_layers", "mmap", "flash_attention", "step_tokens")
+EPILOG = (
+    "Preferences: " + "; ".join(f"{name}: {text}" for name, text in MEANING.items()) + ". "
+    f"Limits at auto: {DEFAULT_MAX_TTFT_S:g} s to the first token of the last of batch-size "
+    f"prompts that arrive at once, {DEFAULT_MIN_TOK_S:g} tokens/s for each user (reading speed)."
+)
+SETTINGS = ("models_dir", *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention", "step_tokens")
 GOAL = "Goal"
 
 
@@ -51,24 +55,6 @@ def plan(
         str | None,
         typer.Option(metavar="TYPE", help="Of the KV cache; auto: f16, fewer bits where needed."),
     ] = None,
-    prefer: Annotated[
-        str, typer.Option(metavar="|".join(MEANING), help="What to pick for.", rich_help_panel=GOAL)
-    ] = "speed",
-    max_ttft: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SECONDS", rich_help_panel=GOAL,
-            help="Limit on the first token of the last of batch-size prompts that arrive at once. "
-            f"[default: {DEFAULT_MAX_TTFT_S:g}]",
-        ),
-    ] = None,
-    min_tok_s: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RATE", rich_help_panel=GOAL,
-            help=f"Least tokens/s for each user. [default: {DEFAULT_MIN_TOK_S:g}, reading speed]",
-        ),
-    ] = None,
     prompt_tokens: Annotated[
         str | None,
         typer.Option(
@@ -97,11 +83,11 @@ def plan(
     from okno.advisor.report import as_json as report_json
     from okno.advisor.request import Words, load_template, plan_request
 
-    told = [(name, value) for name, value in given if name in SETTINGS]  # not those of the goal
-    settings = load(told, os.environ).settings
+    settings = load(given, os.environ).settings
     words = Words(
-        model=model, quant=quant, batch_size=batch_size, ctx=ctx, kv_type=kv_type, prefer=prefer,
-        max_ttft=max_ttft, min_tok_s=min_tok_s, prompt_tokens=prompt_tokens, fill=fill,
+        model=model, quant=quant, batch_size=batch_size, ctx=ctx, kv_type=kv_type,
+        prefer=settings.prefer, max_ttft=settings.max_ttft, min_tok_s=settings.min_tok_s,
+        prompt_tokens=prompt_tokens, fill=fill,
     )  # fmt: skip
     template = load_template(
         mmap=settings.mmap, gpu_layers=settings.gpu_layers, step_tokens=settings.step_tokens,
@@ -111,7 +97,7 @@ def plan(
         words, overrides=whatif, models_dir=settings.models_dir, template=template
     )
     if calibrate:
-        _calibrate(whatif)
+        _calibrate(whatif, as_json=as_json)
     report = make_plan(request, use_calibration=calibrate is not False, with_words=True)
     if as_json:
         json.dump(report_json(report), sys.stdout, ensure_ascii=False, indent=2)
@@ -123,11 +109,11 @@ def plan(
     return 0 if asked_fits(report) else 1
 
 
-def _calibrate(whatif: Overrides) -> None:
-    """Measure this machine now."""
+def _calibrate(whatif: Overrides, *, as_json: bool) -> None:
+    """Measure this machine now; its tables are for people."""
     if whatif.given:
         raise BadSetting("--calibrate measures this machine; it does not go with a what-if.")
-    from okno.cli.app import run
+    from okno.cli.calibrate import measure_and_keep
+    from okno.cli.calibrate_table import print_calibration
 
-    if run(["calibrate"]) != 0:
-        raise typer.Exit(1)
+    measure_and_keep(None if as_json else print_calibration)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -18,6 +17,7 @@ from typing import IO, Self
 import msgspec
 
 from okno.core.errors import EngineFailed, ErrorInfo, OknoError, from_info
+from okno.core.python import import_path, module_command
 
 STOP_TIMEOUT_S = 10.0
 TAIL_BYTES = 2000
@@ -49,7 +49,7 @@ class PrivateServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**kept, "OKNO_API_KEY": self.api_key},
+            env={**kept, "OKNO_API_KEY": self.api_key, "PYTHONPATH": import_path()},
             start_new_session=True,  # Ctrl-C here stops an answer, not the server
         )
 
@@ -97,7 +97,7 @@ class PrivateServer:
 def command(flags: Sequence[str]) -> list[str]:
     """The child's command line."""
     fixed = ["--private", "--host", "127.0.0.1", "--port", "0", "--drain-timeout", "0"]
-    return [sys.executable, "-m", "okno.cli.main", "serve", *fixed, *flags]
+    return module_command("okno.cli.main", "serve", *fixed, *flags)
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated
 
 import typer
 
+from okno.cli.options import GOAL_SETTINGS, GivenFlags, with_settings
 from okno.cli.whatif import with_whatif
+from okno.config.load import load
 from okno.inspect.hardware.overrides import Overrides
 
 
+@with_settings(*GOAL_SETTINGS)
 @with_whatif
 def recommend(
+    given: GivenFlags,
     whatif: Overrides,
     task: Annotated[
         str, typer.Option(metavar="TASK", help="chat, reasoning, code, embedding, reranker, base.")
     ] = "chat",
     language: Annotated[
-        str | None, typer.Option(metavar="CODE", help="A language it must speak, such as ru.")
+        str | None,
+        typer.Option(metavar="CODE", help="Such as ru: models that list it before others."),
     ] = None,
     licence: Annotated[
         str | None,
         typer.Option("--licence", "--license", metavar="NAME", help="Such as apache or mit."),
-    ] = None,
-    prefer: Annotated[
-        str, typer.Option(metavar="GOAL", help="For the window shown: as in `okno plan`.")
-    ] = "speed",
-    max_ttft: Annotated[
-        str | None, typer.Option(metavar="SECONDS", help="Limit on the first token.")
-    ] = None,
-    min_tok_s: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Least tokens/s for a user.")
     ] = None,
     prompt_tokens: Annotated[
         str | None, typer.Option(metavar="N", help="Length of a prompt.")
@@ -46,10 +43,12 @@ def recommend(
     from okno.advisor.recommending import recommend as find_best
     from okno.advisor.request import Words, goal_of
 
-    goal = goal_of(
-        Words(prefer=prefer, max_ttft=max_ttft, min_tok_s=min_tok_s, prompt_tokens=prompt_tokens)
-    )
-    found = find_best(RecommendRequest(task, language, licence, top, goal, whatif))
+    settings = load(given, os.environ).settings
+    words = Words(
+        prefer=settings.prefer, max_ttft=settings.max_ttft, min_tok_s=settings.min_tok_s,
+        prompt_tokens=prompt_tokens,
+    )  # fmt: skip
+    found = find_best(RecommendRequest(task, language, licence, top, goal_of(words), whatif))
     if as_json:
         json.dump(found_json(found), sys.stdout, ensure_ascii=False, indent=2)
         typer.echo()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from okno.cli.options import GivenFlags, with_settings
+from okno.cli.keeping import kept
+from okno.cli.options import GOAL_SETTINGS, GivenFlags, with_settings
 from okno.config.load import load
 from okno.core.errors import BadSetting, DoesNotFit
 from okno.core.plan import PlannedLoad
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from okno.advisor.report import PlanReport
     from okno.bench.tune import Run, Tuned
 
-SETTINGS = ("models_dir", "gpu_layers", "mmap", "flash_attention", "step_tokens", "config")
+SETTINGS = (
+    "models_dir", *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention", "step_tokens", "config",
+)  # fmt: skip
 EPILOG = (
     "Each candidate gets one burst: batch-size prompts at once, then all of them decoding. At most "
     "6 runs and 3 minutes. Results are kept, so that `okno plan` shows them as measured."
@@ -35,15 +38,6 @@ def tune(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A path, a name in the models folder, or demo.")
     ] = "demo",
-    prefer: Annotated[
-        str, typer.Option(metavar="GOAL", help="speed, quality, context or users, as in plan.")
-    ] = "speed",
-    max_ttft: Annotated[
-        str | None, typer.Option(metavar="SECONDS", help="Limit on the last first token.")
-    ] = None,
-    min_tok_s: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Least tokens/s for each user.")
-    ] = None,
     prompt_tokens: Annotated[
         str | None, typer.Option(metavar="N", help="Length of a prompt.")
     ] = None,
@@ -52,7 +46,13 @@ def tune(
     ] = None,
     kv_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Of the KV cache.")] = None,
     save: Annotated[
-        bool, typer.Option("--save", help="Write batch_size and ctx to generation_config.yaml.")
+        bool,
+        typer.Option(
+            "--save",
+            help="Write what was measured best to the settings file: batch_size, ctx, kv_type, and "
+            "those of --step-tokens, --gpu-layers, --mmap and --flash-attention that are set for "
+            "this run.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> int:
@@ -60,12 +60,13 @@ def tune(
     from okno.advisor.planning import make_plan
     from okno.advisor.request import Words, load_template, plan_request
     from okno.bench.tune import candidates
+    from okno.cli.tune_save import check_saving, save_load
 
-    told = [(name, value) for name, value in given if name in SETTINGS]  # not those of the goal
-    settings = load(told, os.environ).settings
+    loaded = load(given, os.environ)
+    settings = loaded.settings
     words = Words(
-        model=model, prefer=prefer, max_ttft=max_ttft, min_tok_s=min_tok_s, ctx=ctx,
-        prompt_tokens=prompt_tokens, kv_type=kv_type,
+        model=model, prefer=settings.prefer, max_ttft=settings.max_ttft,
+        min_tok_s=settings.min_tok_s, ctx=ctx, prompt_tokens=prompt_tokens, kv_type=kv_type,
     )  # fmt: skip
     template = load_template(
         mmap=settings.mmap, gpu_layers=settings.gpu_layers, step_tokens=settings.step_tokens,
@@ -78,18 +79,21 @@ def tune(
     chosen = candidates(report.plan, report.subject.ctx_train)
     if not chosen:
         raise DoesNotFit(f"{' '.join(report.plan.why)} `okno plan {model}` says what to change.")
+    for planned in chosen if save else ():
+        check_saving(loaded, planned)
     tuned = _measured(report, chosen)
+    try:
+        _print(report, tuned, as_json)
+    finally:  # a reader that left the pipe costs no measurement
+        _keep(report, tuned)
     if save and tuned.best:
-        _save(tuned.best, settings.config)
-    _print(report, tuned, as_json)
+        save_load(loaded, tuned.best)
     return 0 if tuned.best else 1
 
 
 def _measured(report: PlanReport, chosen: tuple[PlannedLoad, ...]) -> Tuned:
-    """Run the candidates and keep what came of them."""
-    from okno.advisor.learnt import save_run
+    """Run the candidates."""
     from okno.bench.tune import tune_model
-    from okno.store.database import Database
 
     path = Path(report.subject.where)
     if not path.is_file():
@@ -97,39 +101,28 @@ def _measured(report: PlanReport, chosen: tuple[PlannedLoad, ...]) -> Tuned:
             f"{report.subject.name} is not here ({report.subject.where}); only a model that can be "
             "loaded can be measured. Give the path of its GGUF file."
         )
-    tuned = asyncio.run(
+    return asyncio.run(
         tune_model(path, chosen, report.plan.goal, report.subject.ctx_train, on_run=_say)
     )
-    database = Database()
-    for run in tuned.runs:
-        if run.measured and run.measured.speed:
-            save_run(database, report.machine, path, run.measured.load, run.measured.speed)
-    return tuned
+
+
+def _keep(report: PlanReport, tuned: Tuned) -> None:
+    """For `okno plan`: what came of the runs."""
+    from okno.advisor.learnt import save_run
+    from okno.store.database import Database
+
+    def save() -> None:
+        database, model = Database(), Path(report.subject.where)
+        for run in tuned.runs:
+            if run.measured and run.measured.speed:
+                save_run(database, report.machine, model, run.measured.load, run.measured.speed)
+
+    kept(save)
 
 
 def _say(planned: PlannedLoad) -> None:
     window = planned.load.window
     typer.echo(f"Measuring batch {window.batch_size} x ctx {window.ctx:,} ...", err=True)
-
-
-def _save(best: PlannedLoad, named: str | None) -> None:
-    """Into the settings file in use, or a new one; comments and order stay."""
-    from okno.config.changing import changed, created, target
-    from okno.config.file import file_of, printable
-    from okno.config.where import find_file
-    from okno.config.write import write_file
-
-    window = best.load.window
-    file = find_file(named)
-    path = file.path if file else target(named)
-    values = {"batch_size": window.batch_size, "ctx": window.ctx}
-    for name, value in values.items():
-        key = f"load.{name}"
-        text = changed(file, key, str(value)) if file else created(path, key, str(value))
-        file = file_of(path, text.encode())
-    write_file(path, text)
-    told = ", ".join(f"{name} {value:,}" for name, value in values.items())
-    typer.echo(f"{printable(str(path))}: {told}.", err=True)
 
 
 def _print(report: PlanReport, tuned: Tuned, as_json: bool) -> None:

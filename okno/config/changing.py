@@ -6,12 +6,13 @@ import difflib
 from pathlib import Path
 
 from okno.config.edit import with_value, without
+from okno.config.fields import listed
 from okno.config.file import SettingsFile, file_of, fits
 from okno.config.given import short
 from okno.config.tree import Entry, by_key, entries
 from okno.config.where import FILE_NAME, NO_FILE
-from okno.config.yaml_text import parse_text
 from okno.core.errors import BadSetting
+from okno.inspect.paths import expanded
 
 HEAD = "# Settings of okno. `okno config init` writes a file with every setting explained.\n"
 NEAR = 0.6
@@ -34,10 +35,10 @@ def created(path: Path, key: str, value: str) -> str:
 
 
 def target(named: str | None) -> Path:
-    """Where a new file goes. Raises BadSetting when the user wants no file."""
+    """Where a new file goes. Raises BadSetting when the user wants no file, or names none."""
     if named == NO_FILE:
         raise BadSetting(f"--config {NO_FILE} means no settings file; name the one to change.")
-    return Path(named).expanduser() if named else Path(FILE_NAME)
+    return expanded(named, BadSetting) if named else Path(FILE_NAME)
 
 
 def entry_named(key: str) -> Entry:
@@ -65,7 +66,7 @@ def _value(entry: Entry, text: str) -> object:
     if text in entry.words or entry.choices or entry.kind == "text":
         return text
     if entry.kind == "texts":
-        return _list(text) if text.startswith("[") else text
+        return listed(text)
     if entry.kind == "switch":
         return {"true": True, "false": False}.get(text.lower(), text)
     for kind in (int, float) if entry.kind == "number" else (int,):
@@ -74,8 +75,3 @@ def _value(entry: Entry, text: str) -> object:
         except ValueError:
             continue
     return text
-
-
-def _list(text: str) -> object:
-    node = parse_text(text, "VALUE")
-    return node.plain if node else text

@@ -42,15 +42,20 @@ def _words(value: object) -> object:
 
 
 def _texts(value: object) -> object:
-    """A text as a list of one; a text that begins with `[` as a JSON list of texts."""
-    if not isinstance(value, str):
-        return value
-    if not value.startswith("["):
-        return [value]
+    """A text as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def listed(text: str) -> str | list[str]:
+    """The texts of a JSON list of texts; any other text (`[/INST]`) is the one text that it is. For
+    places where only text can stand: a variable, the command line of `config set`."""
     try:
-        return json.loads(value)
+        found = json.loads(text) if text.startswith("[") else None
     except (ValueError, RecursionError):
-        raise ValueError('it begins with [ but is no JSON list such as ["</s>"]') from None
+        return text
+    if isinstance(found, list) and all(isinstance(one, str) for one in found):
+        return found
+    return text
 
 
 def stop_texts(values: tuple[str, ...]) -> tuple[str, ...]:

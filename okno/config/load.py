@@ -16,12 +16,13 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from okno.config.fields import listed
 from okno.config.file import SettingsFile, layer_of, printable
 from okno.config.given import Given as Given
 from okno.config.given import Layer, Source, shown
 from okno.config.settings import ServeSettings, flag_of
 from okno.config.settle import settled, without_weaker
-from okno.config.tree import figure
+from okno.config.tree import entry_of, figure
 from okno.config.where import find_file
 from okno.core.errors import BadSetting
 
@@ -125,7 +126,9 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, Given],
     notes: list[str] = []
     for variable, value in environment.items():
         if variable in names and value:
-            layer[names[variable]] = Given(value, "environment", variable)
+            name = names[variable]
+            read = listed(value) if entry_of(name).kind == "texts" else value
+            layer[name] = Given(read, "environment", variable)
         elif variable.startswith(ENV_PREFIX) and variable not in names.keys() | READ_ELSEWHERE:
             near = difflib.get_close_matches(variable, names, n=1, cutoff=0.85)
             if near:

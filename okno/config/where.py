@@ -7,6 +7,8 @@ from pathlib import Path
 import platformdirs
 
 from okno.config.file import SettingsFile, read_file
+from okno.core.errors import BadSetting
+from okno.inspect.paths import expanded
 
 FILE_NAME = "generation_config.yaml"
 NO_FILE = "none"
@@ -30,7 +32,7 @@ def find_file(named: str | None) -> SettingsFile | None:
     if named == NO_FILE:
         return None
     if named is not None:
-        return read_file(Path(named).expanduser())
+        return read_file(expanded(named, BadSetting))
     here, user = default_files()
     if _is_there(here):
         return read_file(here, found=True)

@@ -175,10 +175,14 @@ class _Reader:
             return None
         if kind == "bool":
             return bool(text.lower() == "true")
-        if kind == "int":
-            return self._whole(text, line)
-        if kind == "float":
-            return _number(text)
+        try:
+            if kind == "int":
+                return self._whole(text, line)
+            if kind == "float":
+                return _number(text)
+        except ValueError:  # such as -_ and 0x_, which YAML calls numbers
+            reason = "a number without digits; put it into quotes."
+            raise bad(self._name, line, reason) from None
         return _joined_surrogates(text, self._name, line)
 
     def _whole(self, text: str, line: int) -> int:

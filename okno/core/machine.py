@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 DeviceKind = Literal["cuda", "rocm", "metal", "vulkan", "sycl"]
+# For processes that load the engine: CUDA numbers devices as nvidia-smi does, not by their speed.
+DEVICE_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 @dataclass(frozen=True, slots=True)

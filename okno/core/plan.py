@@ -52,11 +52,12 @@ class MemoryParts:
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
     """Memory on `device`: `cpu`, or the id of one of the machine's devices. free_bytes: before
-    loading."""
+    loading. unified: its memory is main memory, so what it takes is taken from `cpu` too."""
 
     device: str
     parts: MemoryParts
     free_bytes: int | None = None
+    unified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,20 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         """Each device has room for its part and the margin."""
-        return all(
-            device.free_bytes is None
-            or device.parts.needed_bytes + self.margin_bytes <= device.free_bytes
-            for device in self.devices
-        )
+        return not self.over_bytes()
+
+    def over_bytes(self, room_bytes: int = 0) -> dict[str, int]:
+        """What is too much, by device; empty when it fits. Each needs room for its part and the
+        margin; main memory also for what unified devices take of it, and for room_bytes."""
+        shared = sum(device.parts.needed_bytes for device in self.devices if device.unified)
+        over = {}
+        for device in self.devices:
+            needed = device.parts.needed_bytes + self.margin_bytes
+            if device.device == "cpu":
+                needed += shared + room_bytes
+            if device.free_bytes is not None and needed > device.free_bytes:
+                over[device.device] = needed - device.free_bytes
+        return over
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,13 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Measured bytes of the worker process, and the parts the engine reports."""
+    """Bytes of the worker process as measured, and the parts the engine reports. own_bytes: of
+    main memory, what is gone when the process ends (no pages of mapped files); device_bytes: what
+    it holds on each accelerator, by the id of core.machine.Device, as planned."""
 
     process_bytes: int
     weights_bytes: int
     kv_bytes: int
     free_bytes: int
+    own_bytes: int = 0
+    device_bytes: dict[str, int] = field(default_factory=dict)

@@ -9,11 +9,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
+from okno.core.python import import_path, module_command
 from okno.engines.protocol import HEADER
 
 READ_BYTES = 1 << 20
@@ -32,11 +31,11 @@ class AskedChild:
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(os.getpid())],
+                module_command(module, str(os.getpid())),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
-                env={**environment, "PYTHONPATH": our_imports()},
+                env={**environment, "PYTHONPATH": import_path()},
                 close_fds=True,
             )
         self.pid = self._process.pid
@@ -85,9 +84,3 @@ class AskedChild:
                 raise ConnectionError("its process ended")
             got += part
         return got
-
-
-def our_imports() -> str:
-    """PYTHONPATH of a child that imports what we do."""
-    package = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join([package, *filter(None, sys.path)])

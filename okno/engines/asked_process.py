@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -47,3 +48,10 @@ def die_with(parent: int) -> None:
         prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("the parent is gone")
+
+
+def limit_resource(kind: int, value: int) -> None:
+    """Limit ourselves for good to `value` (resource.RLIMIT_*), or to less where we already are."""
+    hard = resource.getrlimit(kind)[1]
+    allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (allowed, allowed))

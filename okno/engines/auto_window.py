@@ -145,7 +145,7 @@ def _does_not_fit(trouble: Trouble, needed: MemoryPlan, what: str) -> DoesNotFit
     possible = " Possible here: " + " Or: ".join(ways) if ways else (
         " No window of this model fits; a smaller quantisation or another model is needed."
     )  # fmt: skip
-    free = sum(device.free_bytes or 0 for device in needed.devices)
+    free = sum(one.free_bytes or 0 for one in needed.devices if not one.unified)
     return DoesNotFit(
         f"A window of {what} does not fit: {_against_free(needed)}.{possible}",
         needed_bytes=needed.needed_bytes,
@@ -162,6 +162,7 @@ def _against_free(memory: MemoryPlan) -> str:
         f"{size(device.parts.weights_bytes + device.parts.repacked_bytes)}, KV "
         f"{size(device.parts.kv_bytes + device.parts.state_bytes)}){margin}, "
         f"{size(device.free_bytes or 0)} free on {device.device}"
+        f"{', which is main memory too' if device.unified else ''}"
         for device in memory.devices
     )
 

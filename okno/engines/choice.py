@@ -22,12 +22,12 @@ from okno.plan.goals import Goal
 from okno.plan.memory import DEFAULT_OVERHEAD, Anchored, Overhead
 from okno.plan.refine import refinement_from
 from okno.plan.speed import Planner
-from okno.plan.speed_rough import rough_calibration
+from okno.plan.speed_rough import computes_on_cpu, rough_calibration
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """learner None: this machine is not calibrated, so there is nothing to refine."""
+    """learner None: what computes is not calibrated, so there is nothing to refine."""
 
     chosen: Chosen
     learner: StepLearner | None
@@ -39,13 +39,14 @@ def choose_for(options: WorkerOptions, kv_type: KVType) -> Choice:
     path = Path(options.model_path)
     header, machine = read_header(path), _machine()
     asked = _asked(options, kv_type)
-    refinement = refinement_from(options.refinement)
-    planner = Planner(header, _calibration(options, machine), refinement)
+    known = _known_calibration(options, machine)
+    refinement = refinement_from(options.refinement if known else None)
+    planner = Planner(header, known or _guessed(options, machine), refinement)
     with DryRun(path, header, in_process=True) as dry_run:
         memory = Anchored(header, machine, dry_run.memory, _overhead(options))
         speed = partial(_speed, planner, asked.goal)
         chosen = choose_window(asked, header, machine, memory, speed)
-    learns = options.calibration is not None and not header.is_embedding_model
+    learns = known is not None and not header.is_embedding_model
     learner = StepLearner(planner.model(kv_type), refinement) if learns else None
     return Choice(chosen, learner)
 
@@ -66,11 +67,17 @@ def _asked(options: WorkerOptions, kv_type: KVType) -> Asked:
     )  # fmt: skip
 
 
-def _calibration(options: WorkerOptions, machine: Machine) -> Calibration:
-    """Measured here, or guessed from the machine's data sheet."""
-    if options.calibration is None:
-        return rough_calibration(machine)
+def _known_calibration(options: WorkerOptions, machine: Machine) -> Calibration | None:
+    """What was measured of the processor, where that is what computes."""
+    if options.calibration is None or not computes_on_cpu(machine, options.gpu_layers):
+        return None
     return from_json(options.calibration)
+
+
+def _guessed(options: WorkerOptions, machine: Machine) -> Calibration:
+    """From the data sheet of the processor or the accelerator."""
+    on_cpu = computes_on_cpu(machine, options.gpu_layers)
+    return rough_calibration(machine, "cpu" if on_cpu else None)
 
 
 def _overhead(options: WorkerOptions) -> Overhead:

@@ -15,7 +15,7 @@ import sys
 import llama_cpp.llama_cpp as lib
 
 from okno.core.errors import DoesNotFit, ModelUnusable, OknoError
-from okno.engines.asked_process import Channel, die_with
+from okno.engines.asked_process import Channel, die_with, limit_resource
 from okno.engines.dry_run_wire import (
     Buffer,
     ContextJob,
@@ -179,7 +179,7 @@ def _limit_resources() -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(kind, (value, value))
+        limit_resource(kind, value)
 
 
 if __name__ == "__main__":

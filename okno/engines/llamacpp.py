@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from okno.core.errors import BadRequest, BadSetting, DoesNotFit
 from okno.core.load import Load, context_sizes
+from okno.core.plan import MemoryPlan
 from okno.core.window import KVType, MemoryUse, ModelFacts, Window
 from okno.engines.choice import choose_for
 from okno.engines.engine import EngineBroken
@@ -21,7 +22,7 @@ from okno.engines.llama_numbers import FLASH, KV_TYPES
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.cpu import usable_cores
-from okno.inspect.memory import free_memory
+from okno.inspect.memory import free_memory, own_bytes
 from okno.schedule.scheduler import Copy, Limits, Operation, Step
 
 TO_END = -1  # as a position: to the end of the sequence
@@ -92,6 +93,8 @@ class LlamaCpp:
             weights_bytes=self._model.size_bytes,
             kv_bytes=sum(part.kv_bytes + part.state_bytes for part in parts),
             free_bytes=free_memory().free_bytes,
+            own_bytes=own_bytes(),
+            device_bytes=on_accelerators(self._planned),
         )
 
     def _apply(self, operation: Operation) -> None:
@@ -124,6 +127,15 @@ class LlamaCpp:
                 "Ask for a smaller --ctx or --batch-size."
             )
         return context
+
+
+def on_accelerators(plan: MemoryPlan) -> dict[str, int]:
+    """What `plan` puts on each accelerator, by its id."""
+    return {
+        device.device: device.parts.needed_bytes
+        for device in plan.devices
+        if device.device != "cpu"
+    }
 
 
 def _auto_threads(size_bytes: int) -> int:

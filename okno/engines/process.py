@@ -7,13 +7,14 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import cast
 
 import msgspec
 
+from okno.core.machine import DEVICE_ORDER
+from okno.core.python import import_path, module_command
 from okno.engines.protocol import (
     HEADER,
     FromWorker,
@@ -77,7 +78,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "okno.engines.worker", str(theirs.fileno()),
+                *module_command("okno.engines.worker", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE, env=worker_environment(),
             )  # fmt: skip
@@ -154,6 +155,8 @@ def describe_exit(code: int, stderr: list[str]) -> str:
 def worker_environment() -> dict[str, str]:
     """The environment of a worker. GOMP_SPINCOUNT: threads that wait for each other after every
     operation sleep after a short spin instead of a long one; on a machine with other work the
-    long one makes decoding many times slower (docs/decisions.md). The user's own setting wins."""
-    chosen = {"GOMP_SPINCOUNT": "3000"}
-    return chosen | os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}
+    long one makes decoding many times slower (docs/decisions.md). DEVICE_ORDER: the ids that okno
+    plans with are the engine's. The user's own settings win."""
+    chosen = {"GOMP_SPINCOUNT": "3000"} | DEVICE_ORDER
+    fixed = {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": import_path()}
+    return chosen | os.environ | fixed

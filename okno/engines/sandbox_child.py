@@ -14,7 +14,7 @@ import sys
 from llguidance import LLTokenizer
 
 from okno.core.errors import OknoError
-from okno.engines.asked_process import Channel, die_with
+from okno.engines.asked_process import Channel, die_with, limit_resource
 from okno.engines.constraint_grammar import byte_tokenizer, compile_grammar
 from okno.engines.sandbox import Done, Job, Refused, RenderJob, Reply, decode_job, encode
 from okno.engines.template import render
@@ -72,7 +72,7 @@ def _limit_resources() -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(kind, (value, value))
+        limit_resource(kind, value)
 
 
 def _limit_time(limit_s: float) -> None:
@@ -80,7 +80,9 @@ def _limit_time(limit_s: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, limit_s)
     used = resource.getrusage(resource.RUSAGE_SELF)
     allowed_s = math.ceil(used.ru_utime + used.ru_stime + limit_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (allowed_s, resource.RLIM_INFINITY))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = allowed_s if hard == resource.RLIM_INFINITY else min(allowed_s, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
 def _peak_bytes() -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from okno.core.errors import ErrorInfo, ModelUnusable, from_info
-from okno.engines.asked_child import our_imports
+from okno.core.python import module_command
 from okno.engines.process import worker_environment
 
 TIMEOUT_S = 300.0
@@ -40,11 +39,11 @@ def tokenise(model: Path, texts: Sequence[str]) -> list[Tokenised]:
     """
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "okno.engines.tokenise_child", str(model)],
+            module_command("okno.engines.tokenise_child", str(model)),
             input=msgspec.json.encode(list(texts)),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**worker_environment(), "PYTHONPATH": our_imports()},
+            env=worker_environment(),
             timeout=TIMEOUT_S,
             check=False,
         )

@@ -87,10 +87,12 @@ def canonical_quant(quant: str) -> str:
 
 
 def carried(shapes: list[Shape], kind: str) -> tuple[TensorInfo, ...]:
-    """The tensors of a GPTQ or AWQ checkpoint: layers of `kind`, the rest in F16, norms in F32."""
+    """The tensors of a GPTQ or AWQ checkpoint: layers of `kind` (MXFP4: experts alone), the rest in
+    F16, norms in F32."""
     found = []
     for tensor in typed(shapes, "F16", architecture="", n_layer=1):
         layer = tensor.name.startswith("blk.") and tensor.type == "F16"
+        layer = layer and (kind != "MXFP4" or len(tensor.dimensions) > 2)
         fits = layer and tensor.dimensions[0] % BY_NAME[kind].block_values == 0
         stored = BY_NAME[kind if fits else tensor.type]
         size = tensor_bytes(stored, tensor.dimensions)

@@ -1,7 +1,8 @@
 """The header of a safetensors model as okno will serve it: with the tensors its GGUF will have.
 
 A checkpoint of 16 or 32 bits keeps its type; GPTQ and AWQ layers become Q4_0 (symmetric), Q4_1 or
-Q8_0, which hold the same values; `file_bytes` is what the checkpoint has now.
+Q8_0, which hold the same values, experts in MXFP4 stay so; `file_bytes` is what the checkpoint has
+now.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def header_of_safetensors(source: Source, name: str) -> ModelHeader:
 
     Raises ModelUnusable, ModelNotFound (for a missing file).
     """
-    config = Config(source.where, _sibling_json(source, CONFIG, needed=True))
+    where = source.where.removesuffix(source.name) + CONFIG
+    config = Config(where, _sibling_json(source, CONFIG, needed=True))
     weights = read_weights(source)
     quantised = quantised_of(config, _sibling_json(source, "quantize_config.json"))
     is_tied = not _ending(weights, OUTPUTS)
@@ -77,9 +79,9 @@ def _tensors(
 
 def _becomes(quantised: Quantised) -> str:
     """The ggml type that holds the layers of a packed checkpoint."""
-    if quantised.method == "FP8":
-        return "Q8_0"
-    if quantised.bits > 4:
+    if quantised.method == "MXFP4":
+        return "MXFP4"
+    if quantised.method == "FP8" or quantised.bits > 4:
         return "Q8_0"
     return "Q4_0" if quantised.is_symmetric and quantised.method == "GPTQ" else "Q4_1"
 

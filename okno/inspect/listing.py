@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +75,24 @@ def split_size_bytes(path: Path) -> int:
     """The size of a model file, or of all files of the split model it is the first of."""
     match = SHARD.search(path.name)
     if not match:
-        return path.stat().st_size
+        return _size_bytes(path)
     stem, count = path.name[: match.start()], match.group(2)
     shards = [path.with_name(f"{stem}-{n:05d}-of-{count}.gguf") for n in range(1, int(count) + 1)]
-    return sum(shard.stat().st_size for shard in shards if shard.is_file())
+    return sum(map(_size_bytes, shards))
+
+
+def _size_bytes(path: Path) -> int:
+    """0 for what is no file, or is gone, or may not be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _walk(root: Path) -> tuple[list[Path], list[str]]:
-    """The regular files under `root`, and the links that lead out of it."""
+    """The regular files under `root`, and the links that lead out of it. What may not be entered or
+    looked at is left out."""
     files: list[Path] = []
     leading_out: list[str] = []
     folders = [root]
@@ -92,13 +103,23 @@ def _walk(root: Path) -> tuple[list[Path], list[str]]:
                 continue
             if not _stays_inside(path, root):
                 leading_out += [path.relative_to(root).as_posix(), path.stem]
-            elif entry.is_dir() and not entry.is_symlink():
+                continue
+            mode = _mode(entry)
+            if stat.S_ISDIR(mode) and not entry.is_symlink():
                 folders += [path] if len(path.relative_to(root).parts) < MAX_DEPTH else []
-            elif entry.is_file():
+            elif stat.S_ISREG(mode):
                 files.append(path)
             if len(files) >= MAX_ENTRIES:
                 return files, leading_out
     return sorted(files), leading_out
+
+
+def _mode(entry: os.DirEntry[str]) -> int:
+    """Of what the entry leads to; 0 when it may not be looked at."""
+    try:
+        return entry.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _stays_inside(path: Path, root: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import platformdirs
 
-from okno.core.errors import ModelNotFound, ModelUnusable
+from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
 from okno.inspect.listing import (
     Foreign,
     Listing,
@@ -26,6 +26,7 @@ from okno.inspect.listing import (
     stem_of,
 )
 from okno.inspect.names import candidates, nearest
+from okno.inspect.paths import cannot_be_read, expanded, kind_at, names_in
 
 DEMO = "demo"
 MAX_NAME_CHARS = 1024
@@ -33,9 +34,10 @@ GGUF_MAGIC = b"GGUF"
 
 
 def models_folder(asked: Path | None = None) -> Path:
-    """The models folder: the asked one, else `models` in okno's user data folder."""
+    """The models folder: the asked one, else `models` in okno's user data folder. Raises BadSetting
+    for `~user` without such a user."""
     if asked is not None:
-        return asked.expanduser()
+        return expanded(asked, BadSetting)
     return Path(platformdirs.user_data_dir("okno", appauthor=False)) / "models"
 
 
@@ -49,12 +51,13 @@ def find_model(asked: str, folder: Path) -> LocalModel:
     """The model that `asked` means: a path to a GGUF file or to a folder with one, `demo`, or a
     name in `folder`.
 
-    Raises ModelNotFound (with the nearest names) or ModelUnusable (a file that is no GGUF).
+    Raises ModelNotFound (with the nearest names) or ModelUnusable (a file that is no GGUF, or one
+    that may not be read).
     """
     _check_characters(asked)
     if asked == DEMO:
         return demo_model()
-    path = Path(asked).expanduser()
+    path = expanded(asked)
     if _means_a_path(asked, path):
         return _at_path(path, asked)
     return find_by_name(asked, folder)
@@ -83,7 +86,7 @@ def checked(model: LocalModel) -> LocalModel:
         with model.path.open("rb") as file:
             magic = file.read(len(GGUF_MAGIC))
     except OSError as error:
-        raise ModelUnusable(f"{model.path} cannot be read: {error.strerror}.") from None
+        raise cannot_be_read(model.path, error) from None
     if magic != GGUF_MAGIC:
         raise ModelUnusable(
             f"{model.path} is not a GGUF file (it begins with {magic!r} instead of {GGUF_MAGIC!r})."
@@ -96,22 +99,16 @@ def _means_a_path(asked: str, path: Path) -> bool:
     """It can only be a path, or it is written like one and there is something."""
     only_a_path = path.is_absolute() or asked.startswith(("./", "../", "~"))
     written_as_path = asked.endswith(".gguf") or os.sep in asked or "/" in asked
-    return only_a_path or (written_as_path and _exists(path))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long, or one the file system cannot encode
-        return False
+    return only_a_path or (written_as_path and kind_at(path) is not None)
 
 
 def _at_path(path: Path, asked: str) -> LocalModel:
-    if path.is_dir():
+    kind = kind_at(path)
+    if kind == "folder":
         return _in_folder(path)
-    if path.is_file():
+    if kind == "file":
         return checked(LocalModel(stem_of(path), path, split_size_bytes(path)))
-    if _exists(path):
+    if kind == "other":
         raise ModelUnusable(f"{_quoted(asked)} is neither a file nor a folder.")
     raise ModelNotFound(f"There is no file {_quoted(asked)}.")
 
@@ -126,7 +123,7 @@ def _in_folder(folder: Path) -> LocalModel:
             f"{folder} holds {len(listing.models)} models: {_names(listing.models)}. "
             "Give the path of one file."
         )
-    kind = format_of({path.name for path in folder.iterdir()})
+    kind = format_of(set(names_in(folder)))
     if kind:
         raise _foreign(Foreign(str(folder), kind))
     raise ModelNotFound(f"{folder} holds no .gguf file.")

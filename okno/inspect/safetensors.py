@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ MAX_DIMENSIONS = 8
 MAX_VALUES = 2**63 - 1
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PART = re.compile(r"-\d{5}-of-(\d{5})\.safetensors$")
 SHARD_NAME = re.compile(r"[\w.-]{1,200}\.safetensors")
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
@@ -124,9 +126,18 @@ def _check(source: Source, name: str, entry: _Entry) -> None:
         raise _unsound(source, f"gives {end - begin} bytes to {name[:80]!r} of {values} values")
 
 
+def only_weights(names: Collection[str]) -> str | None:
+    """Of the files of a folder the one with weights, where it is called neither as usual nor in an
+    index (as GPTQ checkpoints of old are); None where there is no such file, or several."""
+    found = [name for name in names if name.endswith(".safetensors")]
+    is_only = len(found) == 1 and INDEX not in names and SINGLE not in names
+    return found[0] if is_only else None
+
+
 def _shard_names(beside: Source) -> list[str]:
     """The files of the model, by its index, or the only one."""
-    if beside.name.endswith(".safetensors") and "-of-" not in beside.name:
+    part = PART.search(beside.name)
+    if beside.name.endswith(".safetensors") and (part is None or int(part[1]) == 1):
         return [beside.name]
     try:
         index = beside.sibling(INDEX)

@@ -24,12 +24,13 @@ ARCHITECTURES = {
     "seed_oss": "seed_oss", "smollm3": "smollm3", "xlm-roberta": "bert",
 }  # fmt: skip
 DEFAULT_CTX = 2048
-METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "BNB", "fp8": "FP8"}
+METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "BNB", "fp8": "FP8", "mxfp4": "MXFP4"}
+IN_MXFP4 = ("gpt_oss",)  # model types whose experts are packed so, and nothing else of them
 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """How linear layers are packed. method: GPTQ, AWQ, BNB, FP8 or as the file calls it."""
+    """How linear layers are packed. method: one of METHODS, or as the file calls it."""
 
     method: str
     bits: int
@@ -120,15 +121,32 @@ def shape_of(config: Config, *, n_vocab: int | None, is_tied: bool) -> Shape:
 
 def quantised_of(config: Config, separate: Mapping[str, object]) -> Quantised | None:
     """How the checkpoint is packed, by config.json or quantize_config.json (`separate`); None when
-    it is not."""
+    it is not. Raises ModelUnusable for a packing whose bits are not said."""
     said = config.part("quantization_config") or separate
     if not said:
         return None
-    method = str(said.get("quant_method", "gptq")).lower()[:20]
-    bits = said.get("bits", 4 if said.get("load_in_4bit") else 8)
+    by_load = "bitsandbytes" if "load_in_4bit" in said or "load_in_8bit" in said else "gptq"
+    method = str(said.get("quant_method", by_load)).lower()[:20]
+    bits = said.get("bits", _own_bits(config, method, said))
+    if bits is None:
+        known = ", ".join(METHODS.values())
+        raise ModelUnusable(
+            f"{config.where} packs its weights as {method!r} and does not say in how many bits; "
+            f"{known} can be read. Give a GGUF file of the model, or the checkpoint it was packed "
+            "from."
+        )
     if not isinstance(bits, int) or bits not in (2, 3, 4, 5, 6, 8):
         raise ModelUnusable(f"{config.where} says its weights have {str(bits)[:20]} bits.")
     return Quantised(METHODS.get(method, method.upper()), bits, said.get("sym", True) is not False)
+
+
+def _own_bits(config: Config, method: str, said: Mapping[str, object]) -> int | None:
+    """The bits of a method that has no choice, or says them in another way."""
+    if method == "mxfp4":
+        return 4 if config.model_type in IN_MXFP4 else None
+    if method == "bitsandbytes":
+        return 4 if said.get("load_in_4bit") else 8
+    return 8 if method == "fp8" else None
 
 
 def _moe(config: Config) -> Moe | None:

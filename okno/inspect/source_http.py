@@ -29,10 +29,17 @@ PARTIAL, WHOLE, BAD_RANGE = 206, 200, 416
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """token: sent to `host` alone, and never to where it redirects."""
+    """token: sent to `origin` (scheme and host, as origin_of gives it) alone, and never to where
+    that redirects."""
 
-    host: str = ""
+    origin: str = ""
     token: str = ""
+
+
+def origin_of(url: str) -> str:
+    """`https://huggingface.co` of an address there: what tells one server from another."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 class HttpSource:
@@ -96,7 +103,7 @@ class HttpSource:
             ) from None
 
     def _secret(self) -> dict[str, str]:
-        if not self._access.token or urlsplit(self._url).netloc != self._access.host:
+        if not self._access.token or origin_of(self._url) != self._access.origin:
             return {}
         return {"Authorization": f"Bearer {self._access.token}"}
 

@@ -7,17 +7,19 @@ import os
 import re
 from contextlib import closing
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from okno.core.errors import BadSetting, ModelNotFound, SourceUnreachable
-from okno.inspect.source_http import Access, HttpSource
+from okno.inspect.safetensors import only_weights
+from okno.inspect.source_http import Access, HttpSource, origin_of
 
 ENDPOINT = "https://huggingface.co"
 REFERENCE = re.compile(
     r"(?P<owner>[\w.-]{1,96})/(?P<repo>[\w.-]{1,96})(?:/(?P<file>[^:@\s]{1,500}))?"
     r"(?:@(?P<revision>[\w./-]{1,200}))?(?::(?P<quant>[\w.-]{1,40}))?"
 )
-PAGE = re.compile(r"/(?:blob|raw)/")
+PAGE = re.compile(r"^(/[^/]+/[^/]+)/(?:blob|raw)/")
+FILE_ENDS = (".gguf", ".safetensors")
 MAX_SHOWN = 12
 YES = ("1", "on", "yes", "true")
 
@@ -38,32 +40,65 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference | None:
-    """`TheBloke/Saiga-GGUF:Q4_K_M`, `owner/repo/file.gguf@revision`; None when it is none."""
+    """`TheBloke/Saiga-GGUF:Q4_K_M`, `owner/repo/file.gguf@revision`; None when it is none.
+
+    `folder/model.gguf` is a file that is not here, no repository (`hf:folder/model.gguf` is one).
+    """
     found = REFERENCE.fullmatch(text.removeprefix("hf:"))
     if found is None or ".." in text.split("/"):
         return None
     parts = found.groupdict()
+    if parts["repo"].lower().endswith(FILE_ENDS) and not text.startswith("hf:"):
+        return None
     return Reference(
         parts["owner"], parts["repo"], parts["file"], parts["revision"] or "main", parts["quant"]
     )
 
 
 def open_address(address: str) -> HttpSource:
-    """The file at an http(s) address; the page of a file on the hub means the file. Raises
-    ModelNotFound for what is no address."""
+    """The file at an http(s) address. A page of the hub means what it shows: a file, or the model
+    of a repository (as `open_reference` finds it). Raises ModelNotFound for what is no address."""
     try:
-        host = urlsplit(address).hostname
+        parts = urlsplit(address)
+        host = parts.hostname
     except ValueError:
         host = None
     if not host:
         raise ModelNotFound(f"{address[:200]!r} is no address of a file.")
-    if is_hub(address):
-        return open_on_hub(PAGE.sub("/resolve/", address, count=1))
-    return HttpSource(address)
+    hub = urlsplit(endpoint())
+    if parts.netloc != hub.netloc:
+        return HttpSource(address)
+    if hub.scheme == "https":  # the token, and what the hub says, need it
+        parts = parts._replace(scheme="https")
+    shown = shown_repository(parts.path.removeprefix(hub.path))
+    return open_reference(shown) if shown else open_on_hub(_file_of(parts, hub.path))
+
+
+def shown_repository(path: str) -> Reference | None:
+    """What the hub's page at `path` shows: `/owner/repo`, `/owner/repo/tree/main`; None for a file.
+    Raises ModelNotFound for a folder in a repository."""
+    words = [unquote(word) for word in path.strip("/").split("/")]
+    is_tree = len(words) > 3 and words[2] == "tree"
+    if not is_tree and len(words) != 2:
+        return None
+    found = parse_reference(f"hf:{words[0]}/{words[1]}" + (f"@{words[3]}" if is_tree else ""))
+    if found is not None and len(words) > 4:
+        raise ModelNotFound(
+            f"{path[:200]} is a folder of {found.id}. Give the address of a file in it, or "
+            f"{found.id}/FOLDER/FILE."
+        )
+    return found
+
+
+def _file_of(parts: SplitResult, prefix: str) -> str:
+    """The address of the file that a page (`/blob/`) shows."""
+    path = PAGE.sub(r"\1/resolve/", parts.path.removeprefix(prefix), count=1)
+    return parts._replace(path=prefix + path).geturl()
 
 
 def open_reference(reference: Reference) -> HttpSource:
-    """The file that `reference` means: a GGUF, or the config.json of a safetensors repository.
+    """The file that `reference` means: a GGUF, or the config.json of a safetensors repository (the
+    weights beside it, where only their name tells of them).
 
     Raises ModelNotFound with what there is when that is not one file.
     """
@@ -78,8 +113,8 @@ def open_on_hub(address: str) -> HttpSource:
         raise SourceUnreachable(
             f"{address} is not asked for: HF_HUB_OFFLINE is set. Unset it, or give a local file."
         )
-    host = urlsplit(endpoint()).netloc
-    return HttpSource(address, Access(host, os.environ.get("HF_TOKEN", "").strip()))
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return HttpSource(address, Access(origin_of(endpoint()), token))
 
 
 def endpoint() -> str:
@@ -88,10 +123,6 @@ def endpoint() -> str:
     if urlsplit(found).scheme not in ("http", "https"):
         raise BadSetting(f"HF_ENDPOINT={found!r} is no http(s) address.", param="HF_ENDPOINT")
     return found
-
-
-def is_hub(address: str) -> bool:
-    return urlsplit(address).netloc == urlsplit(endpoint()).netloc
 
 
 def _files_of(reference: Reference) -> list[str]:
@@ -108,14 +139,15 @@ def _files_of(reference: Reference) -> list[str]:
 
 
 def _chosen(reference: Reference, files: list[str]) -> str:
-    """The one GGUF that is meant, else config.json."""
+    """The one GGUF that is meant, else config.json or the only weights beside it."""
     ggufs = [file for file in files if _is_model(file)]
     wanted = (reference.quant or "").lower()
     fitting = [file for file in ggufs if _has_quant(file, wanted)] if wanted else ggufs
     if len(fitting) == 1:
         return fitting[0]
     if not ggufs and "config.json" in files:
-        return "config.json"
+        beside = [file for file in files if "/" not in file]
+        return only_weights(beside) or "config.json"
     shown = ", ".join(ggufs[:MAX_SHOWN]) or "no GGUF file and no config.json"
     raise ModelNotFound(
         f"{reference.id} has {shown}. Say which: {reference.id}/FILE or {reference.id}:QUANT."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from okno.core.errors import ModelNotFound, ModelUnusable
+from okno.inspect.paths import expanded, kind_at, names_in
+from okno.inspect.safetensors import only_weights
 from okno.inspect.source import LocalSource, Source
 from okno.inspect.source_hub import open_address, open_reference, parse_reference
 
@@ -24,38 +26,31 @@ def open_source(where: str | Path) -> Source:
         raise ModelNotFound("A model is named by a path, an address or owner/repository.")
     if isinstance(where, str) and text.startswith(("http://", "https://")):
         return open_address(text)
-    path = Path(where).expanduser()
-    if _is_there(path):
-        return _in_folder(path) if path.is_dir() else LocalSource(path)
+    path = expanded(where)
+    kind = kind_at(path)
+    if kind is not None:
+        return _in_folder(path) if kind == "folder" else LocalSource(path)
     reference = parse_reference(text) if isinstance(where, str) else None
     if reference is None or path.is_absolute() or text.startswith(("./", "../", "~")):
         raise ModelNotFound(f"There is no file {text}.")
     return open_reference(reference)
 
 
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def _in_folder(folder: Path) -> Source:
-    """The one GGUF model of a folder, else its config.json."""
-    ggufs = [
-        path
-        for path in sorted(folder.glob("*.gguf"))
-        if not path.name.startswith("mmproj") and _is_first(path.name)
-    ]
+    """The one GGUF model of a folder, else its config.json, or the weights beside that where only
+    their name tells of them."""
+    names = names_in(folder)
+    ggufs = [name for name in names if name.endswith(".gguf") and _is_model(name)]
     if len(ggufs) == 1:
-        return LocalSource(ggufs[0])
+        return LocalSource(folder / ggufs[0])
     if ggufs:
-        names = ", ".join(path.name for path in ggufs[:12])
-        raise ModelNotFound(f"{folder} has {len(ggufs)} models: {names}. Give one of these files.")
-    if (folder / CONFIG).is_file():
-        return LocalSource(folder / CONFIG)
+        shown = ", ".join(ggufs[:12])
+        raise ModelNotFound(f"{folder} has {len(ggufs)} models: {shown}. Give one of these files.")
+    if CONFIG in names:
+        return LocalSource(folder / (only_weights(names) or CONFIG))
     raise ModelUnusable(f"{folder} has neither a GGUF file nor a config.json with weights.")
 
 
-def _is_first(name: str) -> bool:
-    return "-of-" not in name or "-00001-of-" in name
+def _is_model(name: str) -> bool:
+    is_first = "-of-" not in name or "-00001-of-" in name
+    return is_first and not name.startswith("mmproj")

@@ -83,15 +83,12 @@ def advise(trouble: Trouble) -> tuple[Advice, ...]:
 
 def short_by(memory: MemoryPlan, room_bytes: int = 0) -> str:
     """`2.1 GiB too much on cuda0`, for every device that has not enough; empty when it fits."""
-    parts = []
-    for device in memory.devices:
-        if device.free_bytes is None:
-            continue
-        room = room_bytes if device.device == "cpu" else 0
-        over = device.parts.needed_bytes + memory.margin_bytes + room - device.free_bytes
-        if over > 0:
-            parts.append(f"{size(over)} too much on {device.device}")
-    return " and ".join(parts)
+    unified = [one.device for one in memory.devices if one.unified]
+    pool = f"{' and '.join(['cpu', *unified])} together" if unified else "cpu"
+    return " and ".join(
+        f"{size(over)} too much on {pool if device == 'cpu' else device}"
+        for device, over in memory.over_bytes(room_bytes).items()
+    )
 
 
 def _made(

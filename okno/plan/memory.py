@@ -33,6 +33,7 @@ __all__ = ["DEFAULT_OVERHEAD", "Anchored", "ClosedForm", "MemoryModel", "Overhea
            "predict_memory"]  # fmt: skip
 ANCHOR_CTX = (1024, 16_384)
 KV_BLOCK_VALUES = 32
+MOST_STATE_BYTES = 2**30  # recurrent state is really allocated, also in a dry run
 EXACT_BYTES = 64 * 1024  # a closed form this near to the engine needs no correction
 
 
@@ -119,7 +120,7 @@ class Anchored:
         kind = _kind(load)
         if self._exact.get(kind, True):
             anchors = self._anchors_of(load)
-            self._exact[kind] = all(anchor.is_exact for anchor in anchors)
+            self._exact[kind] = bool(anchors) and all(anchor.is_exact for anchor in anchors)
         if self._exact[kind]:
             return replace(plan, source="engine")
         anchors = self._anchors_of(load)
@@ -138,13 +139,15 @@ class Anchored:
         batch = load.window.batch_size
         window = replace(load.window, ctx=ctx, kv_pool_tokens=batch * ctx)
         at = replace(load, window=window, mmap=False)
+        ours = self._closed.memory(at)
+        state_bytes = sum(device.parts.state_bytes for device in ours.devices)
+        if state_bytes > min(MOST_STATE_BYTES, self._machine.ram.free_bytes // 4):
+            return None
         try:
             told = self._dry_run(at)
-        except DoesNotFit:  # its recurrent state is really allocated, and too large for a dry run
+        except DoesNotFit:
             return None
-        return _Anchor(
-            sizes_of(self._header, at).cells, _differences(told, self._closed.memory(at))
-        )
+        return _Anchor(sizes_of(self._header, at).cells, _differences(told, ours))
 
     def _corrected(self, plan: MemoryPlan, anchors: tuple[_Anchor, ...], load: Load) -> MemoryPlan:
         cells = sizes_of(self._header, load).cells
@@ -214,10 +217,11 @@ def finished(
     """The engine's buffers with the process around them and what is free."""
     free = {device.id: device.free_bytes for device in machine.devices}
     free["cpu"] = machine.ram.free_bytes
+    unified = {device.id for device in machine.devices if device.unified}
     books = process_bytes(header, load, overhead)
     host = replace(parts["cpu"], process_bytes=parts["cpu"].process_bytes + books)
     return tuple(
-        DeviceMemory(device, host if device == "cpu" else told, free.get(device))
+        DeviceMemory(device, host if device == "cpu" else told, free.get(device), device in unified)
         for device, told in parts.items()
     )
 

@@ -103,7 +103,8 @@ def offer(
 
 
 def ranked(offers: Sequence[Offer]) -> tuple[Offer, ...]:
-    """`offers` by RULE, ties by name."""
+    """`offers` by RULE, ties by name. Limits come before the language: a model that is too slow
+    stands below all that are fast enough, also when it alone was made for the language."""
     return tuple(sorted(offers, key=_order))
 
 

@@ -91,14 +91,7 @@ def plan_windows(
 
 def fits(memory: MemoryPlan, room_bytes: int = 0) -> bool:
     """Each device has room for its part, the margin, and on the CPU `room_bytes` more."""
-    if not memory.fits:
-        return False
-    return all(
-        device.device != "cpu"
-        or device.free_bytes is None
-        or device.parts.needed_bytes + memory.margin_bytes + room_bytes <= device.free_bytes
-        for device in memory.devices
-    )
+    return not memory.over_bytes(room_bytes)
 
 
 def system_room_bytes(machine: Machine) -> int:

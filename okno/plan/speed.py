@@ -8,13 +8,12 @@ from okno.core.load import Load
 from okno.core.plan import Figure, SpeedPlan
 from okno.plan.refine import Refinement
 from okno.plan.speed_attention import Batch, Part, batch_of
-from okno.plan.speed_interval import interval, relative_error
+from okno.plan.speed_interval import PROMPT_ERROR, interval, relative_error
 from okno.plan.speed_model import SpeedModel
 from okno.plan.speed_prefill import prompt_s, prompts_at_once_s
 
 __all__ = ["Planner", "SpeedModel", "predict_speed"]
 
-LOADED_ERROR = 1.3  # the error of many prompts at once, over that of one
 NOTHING = Figure(0.0, 0.0, 0.0)
 
 
@@ -58,7 +57,7 @@ class Planner:
         alone_s, alone_error = self._decode(window.kv_type, 1, fill)
         none = self._header.is_embedding_model
         return SpeedPlan(
-            fill_tokens=fill_tokens,
+            fill_tokens=min(fill_tokens, window.ctx),
             prompt_tokens=prompt,
             alone_tok_s=NOTHING if none else interval(1 / alone_s, alone_error),
             user_tok_s=NOTHING if none else interval(1 / batch_s, batch_error),
@@ -95,12 +94,13 @@ class Planner:
         window = load.window
         model = self.model(window.kv_type)
         piece = _typical_piece(prompt, window.step_tokens)
-        factor, error = self._refined(piece.n_rows, 1.0, relative_error(model, piece, 1))
+        unsure = PROMPT_ERROR * relative_error(model, piece, 1)
+        factor, error = self._refined(piece.n_rows, 1.0, unsure)
         alone = factor * self._prompt_s(model, 1, prompt, window.step_tokens)
         loaded = factor * self._prompt_s(model, window.batch_size, prompt, window.step_tokens)
         return (
             interval(alone, error),
-            interval(loaded, error * (LOADED_ERROR if window.batch_size > 1 else 1)),
+            interval(loaded, error),
             interval(prompt / alone, error),
         )
 

@@ -12,7 +12,9 @@ from okno.core.plan import Figure
 from okno.plan.speed_attention import Batch
 from okno.plan.speed_model import SpeedModel
 
-MODEL_ERROR = {"measured": 0.18, "rough": 0.45}
+MODEL_ERROR = {"measured": 0.08, "rough": 0.45}
+NOISE_SHARE = 0.5  # of a single step: rates and prompts are means over many
+PROMPT_ERROR = 1.5  # of prompts, over that of steps
 UNMEASURED_TYPE_ERROR = 0.25
 UNMEASURED_EXPERTS_ERROR = 0.4
 UNMEASURED_STATE_ERROR = 0.5
@@ -28,7 +30,7 @@ def relative_error(model: SpeedModel, batch: Batch, outputs: int) -> float:
     attention = model.attention_s(batch) / seconds
     parts = [
         MODEL_ERROR[model.calibration.kind],
-        model.calibration.noise,
+        NOISE_SHARE * model.calibration.noise,
         UNMEASURED_TYPE_ERROR * _unmeasured_share(model),
         UNMEASURED_EXPERTS_ERROR * _expert_share(model),
         UNMEASURED_STATE_ERROR * _state_share(model),

@@ -51,7 +51,7 @@ def rough_calibration(machine: Machine, device: str | None = None) -> Calibratio
     return Calibration(
         engine="guessed from the data sheet",
         machine=machine.fingerprint,
-        threads=machine.cpu.usable_cores,
+        threads=machine.cpu.usable_cores if chosen is None else 1,  # shares work its own way
         created="",
         kind="rough",
         bandwidth_bytes_s=sheet.bandwidth_bytes_s,
@@ -69,6 +69,11 @@ def rough_calibration(machine: Machine, device: str | None = None) -> Calibratio
         seen_depth_tokens=DEPTH_TOKENS,
         state_s=3 * 4 / sheet.bandwidth_bytes_s,
     )
+
+
+def computes_on_cpu(machine: Machine, gpu_layers: int) -> bool:
+    """No layer goes to an accelerator, of which a calibration, being of the CPU, says nothing."""
+    return not machine.usable_devices or gpu_layers == 0
 
 
 def _device(machine: Machine, wanted: str | None) -> Device | None:

@@ -11,6 +11,7 @@ from okno.config.schema import schema
 from okno.core.window import Window
 from okno.server.context import Context
 from okno.server.errors import JSONBytes
+from okno.server.query import parameters
 
 SHOWN_OF_WINDOW = {
     "load.batch_size": "batch_size",
@@ -24,6 +25,7 @@ SHOWN_OF_WINDOW = {
 async def config(context: Context, request: HTTPRequest) -> Response:
     """Every setting: value, source, and for the window what the engine really has (`in_effect`,
     null until the model is loaded). Secrets never."""
+    parameters(request, ())
     window = in_effect(context.engine.status().window)
     settings = [
         asdict(one) | ({"in_effect": window.get(one.key)} if one.key in SHOWN_OF_WINDOW else {})
@@ -43,4 +45,5 @@ def in_effect(window: Window | None) -> dict[str, object]:
 
 async def config_schema(context: Context, request: HTTPRequest) -> Response:
     """The JSON schema of generation_config.yaml."""
+    parameters(request, ())
     return JSONBytes(schema())

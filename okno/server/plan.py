@@ -10,14 +10,16 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Annotated, TypeVar
 
 import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from okno.core.errors import BadRequest, BadSetting
-from okno.core.machine import Machine
+from okno.core.errors import BadRequest, BadSetting, ModelNotFound, NotReady
+from okno.core.machine import Device, Machine
+from okno.core.window import MemoryUse
 from okno.engines.client import EngineStatus
 from okno.inspect.hardware.asked import FIELDS as WHAT_IF
 from okno.inspect.hardware.asked import overrides_from
@@ -31,6 +33,8 @@ T = TypeVar("T")
 
 RECOMMEND = ("task", "language", "licence", "top", "prefer", "max_ttft_s", "min_tok_s",
              "prompt_tokens", *WHAT_IF)  # fmt: skip
+MOST_LAYERS = 100_000  # as --gpu-layers
+RETRY_AFTER_S = 2
 _planner = ThreadPoolExecutor(1, thread_name_prefix="okno-plan")
 
 
@@ -40,8 +44,8 @@ class PlanFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: Annotated[
         str | None,
         about(
-            "A name in the models folder, `demo`, or a model of the catalog. Left out: the served "
-            "model, planned as if it were not loaded."
+            "A name in the models folder, `demo`, or a model of the catalog. Left out or "
+            "`default`: the served model, planned as if it were not loaded."
         ),
     ] = None
     quant: Annotated[
@@ -74,7 +78,9 @@ class PlanFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     bandwidth: Annotated[str | None, about("What if: `300GB/s` of memory bandwidth.")] = None
     cores: Annotated[str | None, about("What if: this many CPU cores.")] = None
     free: Annotated[str | None, about("What if: this much of the memory is free.")] = None
-    gpu_layers: Annotated[int | None, about("Layers on the accelerator; -1 (default) all.")] = None
+    gpu_layers: Annotated[
+        int | None, about("Layers on the accelerator, -1 (default: all) to 100,000.")
+    ] = None
     mmap: Annotated[bool | None, about("Map the file instead of reading it; default false.")] = None
 
 
@@ -105,40 +111,87 @@ def _plan(context: Context, fields: PlanFields) -> dict[str, object]:
     from okno.advisor.request import Words, load_template, plan_request
 
     status = context.engine.status()
-    served = served_path(context, status, fields.model)
+    model, by_name = which_model(context, status, fields.model)
     words = Words(
-        model=served or fields.model or "demo", quant=fields.quant, batch_size=fields.batch_size,
+        model=model, quant=fields.quant, batch_size=fields.batch_size,
         ctx=fields.ctx, kv_type=fields.kv_type, prefer=fields.prefer or "speed",
         max_ttft=fields.max_ttft_s, min_tok_s=fields.min_tok_s,
         prompt_tokens=fields.prompt_tokens, fill=fields.fill_tokens,
     )  # fmt: skip
     overrides = overrides_from({name: getattr(fields, name) for name in WHAT_IF}, prefix="")
-    template = load_template(
-        mmap=bool(fields.mmap), gpu_layers=-1 if fields.gpu_layers is None else fields.gpu_layers
-    )
+    template = load_template(mmap=bool(fields.mmap), gpu_layers=_gpu_layers(fields.gpu_layers))
     asked = plan_request(
         words, overrides=overrides, models_dir=context.settings.models_dir, template=template,
-        by_name=served is None,
+        by_name=by_name,
     )  # fmt: skip
     return {"object": "okno.plan", **as_json(make_plan(asked, machine=here(status)))}
 
 
-def served_path(context: Context, status: EngineStatus, asked: str | None) -> str | None:
-    """The file of the served model, when that is what is asked for."""
-    if status.facts is None or (asked and asked != "default" and asked not in context.names()):
-        return None
-    return status.facts.path
+def _gpu_layers(asked: int | None) -> int:
+    if asked is None:
+        return -1
+    if not -1 <= asked <= MOST_LAYERS:
+        raise BadRequest(
+            f"`gpu_layers` is {asked}; it is -1 (every layer) to {MOST_LAYERS:,}.",
+            param="gpu_layers",
+        )
+    return asked
+
+
+def which_model(context: Context, status: EngineStatus, asked: str | None) -> tuple[str, bool]:
+    """The model that is asked about, and whether that is a name: the served one is its file.
+
+    Raises NotReady while the served one loads and only the engine knows its file, ModelNotFound
+    when it has none (the scripted engine).
+    """
+    path = status.facts.path if status.facts else str(context.settings.model_path or "")
+    if asked and asked not in ("default", *context.names(), PurePath(path).stem):
+        return asked, True
+    if path:
+        return path, False
+    name = context.settings.model
+    if status.facts is None:
+        raise NotReady(
+            f"{name} is not loaded yet, and its file is not known before. Try again shortly, or "
+            "name another model.",
+            param="model", retry_after_s=RETRY_AFTER_S,
+        )  # fmt: skip
+    raise ModelNotFound(
+        f"{name}, which is served here, has no file that could be planned. Name a model: one of "
+        "the models folder, `demo`, or one of the catalog.",
+        param="model",
+    )
 
 
 def here(status: EngineStatus) -> Machine:
     """This machine; what the loaded model holds counts as free, because another window would
-    replace it."""
+    replace it. While none is loaded, or its worker died, nothing is held."""
     from okno.advisor.planning import this_machine
 
     machine = this_machine()
-    held_bytes = status.memory.process_bytes if status.memory else 0
-    free_bytes = min(machine.ram.total_bytes, machine.ram.free_bytes + held_bytes)
-    return replace(machine, ram=replace(machine.ram, free_bytes=free_bytes))
+    if status.state != "ready" or status.memory is None:
+        return machine
+    return without(machine, status.memory)
+
+
+def without(machine: Machine, held: MemoryUse) -> Machine:
+    """`machine` as it would be without the worker that holds `held`. What it holds on a unified
+    device is main memory too; Metal's buffers are among the process's own bytes already."""
+    on_devices = [(device, held.device_bytes.get(device.id, 0)) for device in machine.devices]
+    shared = sum(n for device, n in on_devices if device.unified and device.kind != "metal")
+    free_bytes = min(machine.ram.total_bytes, machine.ram.free_bytes + held.own_bytes + shared)
+    return replace(
+        machine,
+        ram=replace(machine.ram, free_bytes=free_bytes),
+        devices=tuple(_freed(device, n_bytes) for device, n_bytes in on_devices),
+    )
+
+
+def _freed(device: Device, held_bytes: int) -> Device:
+    if device.free_bytes is None:
+        return device
+    free_bytes = min(device.total_bytes, device.free_bytes + held_bytes)
+    return replace(device, free_bytes=free_bytes)
 
 
 def _recommend(context: Context, asked: dict[str, str]) -> dict[str, object]:

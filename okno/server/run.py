@@ -135,16 +135,19 @@ def raise_descriptor_limit() -> int:
     """Raise this process's soft limit of open files as far as it may; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
-    wanted = max(soft, min(highest, WANTED_DESCRIPTORS))
-    if wanted < LEAST_DESCRIPTORS:
+    limit = max(soft, min(highest, WANTED_DESCRIPTORS))
+    if limit > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (ValueError, OSError):  # on macOS the kernel may allow less (kern.maxfilesperproc)
+            limit = soft
+    if limit < LEAST_DESCRIPTORS:
         raise BadSetting(
-            f"This process may open {wanted} files (ulimit -n); at least {LEAST_DESCRIPTORS} are "
+            f"This process may open {limit} files (ulimit -n); at least {LEAST_DESCRIPTORS} are "
             "needed, one per connection. Raise it, for example with `ulimit -n 4096`.",
             param="ulimit -n",
         )
-    if wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted
+    return limit
 
 
 def listen(host: str, port: int) -> socket.socket:

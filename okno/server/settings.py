@@ -41,7 +41,8 @@ class ServerSettings:
     which a stream gets an SSE comment. stalled_reader_s: how long a client may leave its socket
     full before its request is cancelled. drain_timeout_s: how long SIGTERM waits for streams.
     defaults: of generation. config, config_file: what GET /okno/v1/config shows. models_dir: where
-    plans look for models by name.
+    plans look for models by name. model_path: of the served model, known before it is loaded; None
+    when it has no file, or the engine alone knows it.
     """
 
     model: str = "default"
@@ -64,6 +65,7 @@ class ServerSettings:
     config: tuple[Explained, ...] = ()
     config_file: str | None = None
     models_dir: Path | None = None
+    model_path: Path | None = None
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.api_key:

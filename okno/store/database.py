@@ -29,10 +29,18 @@ class Database:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or database_path()
 
+    @property
+    def is_there(self) -> bool:
+        """Something was kept before. Raises StoreUnusable for a place that may not be looked at."""
+        try:
+            return self.path.exists()
+        except OSError as error:  # a folder on the way may not be searched
+            raise self._unusable(error.strerror or str(error)) from None
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
         """A connection to read with; None while there is no file: nothing was ever kept."""
-        if not self.path.exists():
+        if not self.is_there:
             yield None
             return
         with self._connection() as connection:

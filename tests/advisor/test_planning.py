@@ -8,27 +8,38 @@ from dataclasses import replace
 import pytest
 
 from okno.advisor.figures import place_of
-from okno.advisor.learnt import Learnt, engine_name, learnt, save_run, with_measured
+from okno.advisor.learnt import (
+    Learnt,
+    engine_name,
+    learnt,
+    lesson_keeper,
+    save_run,
+    with_measured,
+)
 from okno.advisor.model import find
 from okno.advisor.planning import make_plan
 from okno.advisor.quants import FINEST_FIRST, finer_first, requantised
 from okno.advisor.report import as_json
 from okno.advisor.request import Words, plan_request
+from okno.core.calibration import Calibration
 from okno.core.errors import BadSetting, ModelNotFound
-from okno.core.machine import Cpu, Machine, Ram
+from okno.core.machine import Cpu, Device, Machine, Ram
+from okno.core.plan import Figure
 from okno.inspect.hardware.overrides import Overrides
 from okno.inspect.header import read_header
 from okno.plan.depth import DepthCurve, PositionLoss, WindowLoss
 from okno.plan.depth_document import to_document
-from okno.plan.search import LOAD, fits
+from okno.plan.refine import Refinement
+from okno.plan.search import LOAD, ROOM_BYTES, fits
 from okno.plan.speed_rough import rough_calibration
 from okno.store.calibrations import CalibrationKey, save_calibration
 from okno.store.database import Database
 from okno.store.depth_curves import save_depth
 from okno.store.identity import model_identity
+from okno.store.overheads import save_overhead
 from tests.plan.fakes import KneeSpeed, figure
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 CPU = Cpu("a cpu", "x86_64", 2, 2, 2, ("avx2", "fma", "f16c"))
 
 
@@ -90,6 +101,50 @@ def test_where_the_asked_window_does_not_fit_the_best_that_does_is_shown(make_mo
     assert not found.asked_fits
     assert fits(found.instead.memory)
     assert found.advice[0].fits
+
+
+FIXED = {"batch_size": 256, "ctx": 4096}
+
+
+def needed_with(model, database, kv_type: str) -> int:
+    memory = report(model, database, kv_type=kv_type, **FIXED).asked.memory
+    return memory.needed_bytes + memory.margin_bytes
+
+
+@pytest.mark.parametrize(
+    ("wanted", "coarser", "chosen"),
+    [("auto", "q8_0", "q8_0"), ("auto", "q4_0", "q4_0"), ("f32,f16", "f16", "f16")],
+)
+def test_a_fixed_window_gets_fewer_kv_bits_where_only_those_fit(
+    wanted, coarser, chosen, make_model, database
+):
+    path = make_model("qwen3-tiny")
+    free_bytes = needed_with(path, database, coarser) + ROOM_BYTES
+    found = report(path, database, free_bytes=free_bytes, kv_type=wanted, **FIXED)
+    first = "f32" if wanted == "f32,f16" else "f16"
+    assert found.plan.loads[0].load.window.kv_type == first
+    assert found.asked_fits
+    assert found.asked == found.plan.pick
+    assert found.asked.load.window.kv_type == chosen
+    assert (found.instead, found.advice) == (None, ())
+    (note,) = (note for note in found.notes if note.startswith("KV is"))
+    assert f"KV is {chosen}, because with {first} this window needs" in note
+    assert "too much on cpu" in note
+
+
+def test_a_fixed_window_keeps_the_first_kv_type_where_that_fits(make_model, database):
+    path = make_model("qwen3-tiny")
+    free_bytes = needed_with(path, database, "f16") + MIB
+    found = report(path, database, free_bytes=free_bytes, kv_type="auto", **FIXED)
+    assert found.asked.load.window.kv_type == "f16"
+    assert not any(note.startswith("KV is") for note in found.notes)
+
+
+def test_a_fixed_window_that_fits_with_no_kv_type_is_judged_by_the_first(make_model, database):
+    found = report(make_model("qwen3-tiny"), database, free_bytes=60 * MIB, **FIXED)
+    assert not found.asked_fits
+    assert found.asked.load.window.kv_type == "f16"
+    assert not any(note.startswith("KV is") for note in found.notes)
 
 
 def test_quant_auto_takes_the_finest_that_fits_and_meets_the_limits(database):
@@ -159,6 +214,9 @@ def test_a_measured_window_is_shown_as_measured(make_model, database):
     batch = pick.load.window.batch_size
     shown = [p.speed for p in again.loads if p.load.window.batch_size == batch and p.speed]
     assert {(s.total_tok_s.value, s.total_tok_s.kind) for s in shown} == {(12345.0, "measured")}
+    [narrow] = report(path, database, batch_size=batch, ctx=256).plan.loads
+    assert narrow.speed.total_tok_s.kind == "predicted", "the measured prompt does not fit"
+    assert narrow.speed.fill_tokens == 256
     assert report(path, database, prompt_tokens=100).plan.pick.speed.total_tok_s.kind == "predicted"
 
 
@@ -172,6 +230,68 @@ def test_a_measurement_does_not_speak_of_another_way_of_loading(database, make_m
     assert len(runs) == 1
     for other, kind in ((LOAD, "measured"), (replace(LOAD, gpu_layers=3), "predicted")):
         assert with_measured(speed, other, runs, goal).total_tok_s.kind == kind
+
+
+def keep_calibration(database: Database, here: Machine) -> Calibration:
+    made = replace(rough_calibration(here, "cpu"), kind="measured", created="2026-11-22")
+    key = CalibrationKey(here.fingerprint, engine_name(), 2)
+    save_calibration(database, key, made.to_json())
+    return made
+
+
+def test_without_the_calibration_what_was_learnt_against_it_is_left_out(make_model, database):
+    path, here = make_model("tiny", "Q4_0"), machine()
+    keep_calibration(database, here)
+
+    def alone(use_calibration: bool) -> Figure:
+        request = plan_request(Words(model=str(path)), overrides=Overrides())
+        made = make_plan(request, machine=here, database=database, use_calibration=use_calibration)
+        return made.plan.pick.speed.alone_tok_s
+
+    with_it, without = alone(True), alone(False)
+    lesson = Refinement()
+    for _ in range(200):
+        lesson.observe(1, 0.001, 0.002)
+    lesson_keeper(here, path, learnt(here, path, database), database)(lesson.to_json())
+    assert alone(True).value < 0.8 * with_it.value
+    assert alone(False) == without
+
+
+def test_a_calibration_of_the_processor_says_nothing_of_an_accelerator(database):
+    card = Device("cuda0", "cuda", "a card", 24 * GIB, 23 * GIB, bandwidth_bytes_s=1e12)
+    here = replace(machine(), devices=(card,))
+    known = Learnt(calibration=keep_calibration(database, here))
+    on_card = place_of(here, Overrides(), known)
+    assert (on_card.source, on_card.is_here) == ("rough", True)
+    assert on_card.calibration.bandwidth_bytes_s > 5e11
+    assert "processor only" in on_card.guess_note
+    on_cpu = place_of(here, Overrides(), known, gpu_layers=0)
+    assert (on_cpu.source, on_cpu.calibration) == ("measured", known.calibration)
+    guessed = place_of(here, Overrides(), Learnt(), gpu_layers=0)
+    assert guessed.calibration.bandwidth_bytes_s < 1e11
+    unusable = replace(here, devices=(replace(card, unusable="no backend"),))
+    assert place_of(unusable, Overrides(), known).source == "measured"
+
+
+def test_a_calibration_of_an_older_okno_costs_only_itself(make_model, database):
+    path, here = make_model("tiny"), machine()
+    made = keep_calibration(database, here)
+    old = {**made.to_json(), "version": 1}
+    save_calibration(database, CalibrationKey(here.fingerprint, engine_name(), 7), old, 9e9)
+    assert learnt(here, path, database).calibration == made
+    save_calibration(database, CalibrationKey(here.fingerprint, engine_name(), 2), old, 9e9)
+    save_overhead(database, here.fingerprint, engine_name(), "process_bytes", 77 * MIB)
+    known = learnt(here, path, database)
+    assert known.calibration is None
+    assert known.overhead.process_bytes == 77 * MIB
+    assert "okno calibrate" in known.notes[0]
+
+
+def test_in_a_container_the_row_is_that_of_its_limit(make_model, database):
+    limited = replace(machine(), ram=Ram(64 * GIB, 7 * GIB, "cgroup", limit_bytes=8 * GIB))
+    request = plan_request(Words(model=str(make_model("tiny"))), overrides=Overrides())
+    found = make_plan(request, machine=limited, database=database)
+    assert found.table.claim.memory_bytes == 8 * GIB
 
 
 def test_the_depth_curve_bounds_the_window_of_quality(make_model, database):

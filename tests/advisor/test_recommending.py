@@ -80,7 +80,30 @@ def test_the_list_is_plain_json(database):
     assert {"quant", "file_bytes", "licence", "quality"} <= set(told["models"][0])
 
 
-@pytest.mark.parametrize("fields", [{"task": "dance"}, {"top": 0}, {"top": 10_000}])
+def test_a_language_counts_however_it_is_written(database):
+    answer = found(database, free_gib=4, language="RU", top=5)
+    assert answer.request.language == "ru"
+    assert answer == found(database, free_gib=4, language="ru", top=5)
+    assert answer.models[0].offer.candidate.speaks != "unknown"
+
+
+def test_a_language_that_no_model_lists_is_refused_with_those_that_are():
+    with pytest.raises(BadSetting, match=r"'russian'.* de, .* ru, "):
+        RecommendRequest(language="russian")
+
+
+def test_a_language_that_none_of_the_models_lists_is_said(database):
+    said = "None of these models lists mt"
+    answer = found(database, task="code", language="mt")
+    assert answer.models
+    assert any(said in note for note in answer.notes)
+    assert not any("None of these" in note for note in found(database, language="ru").notes)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"task": "dance"}, {"top": 0}, {"top": 10_000}, {"language": "xx"}, {"language": ""}],
+)
 def test_questions_that_mean_nothing_are_refused(fields):
     with pytest.raises(BadSetting):
         RecommendRequest(**fields)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from okno.bench import accuracy_memory, memory_cases
-from okno.bench.accuracy_memory import Result, report, run
+from okno.bench.accuracy_memory import RESULTS, Predicted, Result, report, run
 from okno.bench.full_context import _pieces
+from okno.bench.kept_peaks import Measured
 from okno.bench.memory_cases import CASES, Case, cases
+from okno.bench.report import revision
 from okno.bench.shapes import PRESETS
-from okno.bench.worker_memory import measure_overhead, worker_peak
-from okno.core.errors import EngineFailed
+from okno.bench.worker_memory import Peak, measure_overhead, worker_peak
+from okno.core.errors import BadSetting, EngineFailed
 from okno.engines.dry_run_wire import OUTPUT_STEP_BYTES
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.hardware.machine import this_machine
@@ -26,13 +30,41 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 PARTS = dict.fromkeys(accuracy_memory.PARTS, MIB)
 
 
-def result(name: str = "llama-mid-Q4_0 1x512 f16", **changes: object) -> Result:
-    values: dict[str, object] = {
-        "name": name, "shape": "llama-mid", "predicted_bytes": 100 * MIB, "peak_bytes": 100 * MIB,
-        "loaded_bytes": 90 * MIB, "margin_bytes": 10 * MIB, "seconds": 1.0, "closed": PARTS,
-        "engine": PARTS,
-    }  # fmt: skip
-    return Result(**{**values, **changes})  # type: ignore[arg-type]
+# As okno wrote them before predictions were made anew: without machine, engine and revision.
+OLD_LINE = {
+    "name": "tiny-F32 2x512 f16", "shape": "tiny", "predicted_bytes": 1, "peak_bytes": 50 * MIB,
+    "loaded_bytes": 40 * MIB, "margin_bytes": 2, "seconds": 7.0, "closed": {}, "engine": {},
+}  # fmt: skip
+
+
+def result(
+    predicted_mib: int = 100, peak_mib: int = 100, *, revision: str | None = "abc",
+    engine: dict[str, int] = PARTS,
+) -> Result:  # fmt: skip
+    predicted = Predicted(predicted_mib * MIB, 10 * MIB, PARTS, engine)
+    measured = Measured("a case", peak_mib * MIB, 90 * MIB, 1.0, "m", "0", revision)
+    return Result("llama-mid", predicted, measured)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two small cases whose measurement is instant; the names of those measured."""
+    seen: list[str] = []
+
+    def peak(options: WorkerOptions) -> Peak:
+        seen.append(f"{Path(options.model_path).stem} {options.batch_size}x{options.ctx}")
+        return Peak(60 * MIB, 40 * MIB, 60 * MIB, 1.0)
+
+    monkeypatch.setattr(
+        memory_cases, "CASES", (Case("tiny", "F32", 2, 512), Case("tiny", "F32", 1, 512))
+    )
+    monkeypatch.setattr(accuracy_memory, "worker_peak", peak)
+    monkeypatch.setattr(accuracy_memory, "measure_overhead", lambda _: Overhead())
+    return seen
+
+
+def lines_of(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / RESULTS).read_text().splitlines()]
 
 
 def test_the_cases_cover_what_the_claim_says() -> None:
@@ -51,7 +83,9 @@ def test_cases_are_chosen_by_words_of_their_names() -> None:
     assert cases(None) == CASES
     chosen = cases("mamba2, bert")
     assert {case.shape for case in chosen} == {"mamba2-mid", "bert-mid"}
-    assert cases("no such word") == ()
+    assert {case.shape for case in cases("MAMBA2 bert")} == {"mamba2-mid", "bert-mid"}
+    with pytest.raises(BadSetting, match="mamba2-mid-F16"):
+        cases("no-such-word")
 
 
 def test_own_memory_leaves_out_mapped_files() -> None:
@@ -100,24 +134,77 @@ def test_a_broken_off_run_goes_on_and_leaves_no_models(
     first = run(tmp_path, out=tmp_path / "report.md", wanted="qwen3", tell=said.append)
     both = run(tmp_path, out=tmp_path / "report.md", tell=said.append)
     assert [one.name for one in both] == ["tiny-F32 2x512 f16", "qwen3-tiny-Q8_0 1x512 f16 mmap"]
-    assert both[1] == first[0]  # kept, not measured again
+    assert both[1].measured == first[0].measured  # kept, not measured again
     assert all(abs(one.error_bytes) < 32 * MIB for one in both)
     for one in both:
-        assert one.engine["output"] == pytest.approx(one.closed["output"], abs=OUTPUT_STEP_BYTES)
-        assert one.closed == {**one.engine, "output": one.closed["output"]}
+        closed, engine = one.predicted.closed, one.predicted.engine
+        assert engine["output"] == pytest.approx(closed["output"], abs=OUTPUT_STEP_BYTES)
+        assert closed == {**engine, "output": closed["output"]}
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".md"]
     text = (tmp_path / "report.md").read_text()
     assert "Within max(2 %, 64 MiB): 2 of 2" in text
     assert "qwen3-tiny | exact | exact" in text
 
 
+def test_a_kept_peak_is_reported_with_the_prediction_of_today(
+    tmp_path: Path, tiny: list[str]
+) -> None:
+    (tmp_path / RESULTS).write_text(json.dumps(OLD_LINE) + "\n")
+    found = run(tmp_path, out=tmp_path / "report.md", tell=lambda _: None)
+    assert tiny == ["tiny-F32 1x512"], "the other was measured already"
+    old, fresh = found
+    assert (old.measured.peak_bytes, old.measured.seconds) == (50 * MIB, 7.0)
+    assert old.predicted.needed_bytes > 30 * MIB
+    assert old.predicted.engine["kv"] == 2 * fresh.predicted.engine["kv"] > 0
+    text = (tmp_path / "report.md").read_text()
+    assert f"Predicted by revision {revision()}: 2 cases." in text
+    assert "unknown (machine and engine too): 1 cases" in text
+    assert f"{revision()}: 1 cases." in text
+
+
+def test_what_is_measured_is_kept_with_where_and_by_what(tmp_path: Path, tiny: list[str]) -> None:
+    run(tmp_path, out=None, tell=lambda _: None)
+    for line in lines_of(tmp_path):
+        assert line["machine"] == this_machine().fingerprint
+        assert line["engine_version"] == version("llama-cpp-python")
+        assert line["revision"] == revision()
+        assert "predicted_bytes" not in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RESULTS]
+    run(tmp_path, out=None, tell=lambda _: None)
+    assert len(tiny) == 2, "nothing is measured twice"
+
+
+@pytest.mark.parametrize("other", [{"machine": "another"}, {"engine_version": "0.0.1"}])
+def test_another_machine_or_engine_is_measured_again(
+    tmp_path: Path, tiny: list[str], other: dict[str, str]
+) -> None:
+    run(tmp_path, out=None, wanted="2x512", tell=lambda _: None)
+    (line,) = lines_of(tmp_path)
+    (tmp_path / RESULTS).write_text(json.dumps({**line, "peak_bytes": 1, **other}) + "\n")
+    (again,) = run(tmp_path, out=None, wanted="2x512", tell=lambda _: None)
+    assert tiny == ["tiny-F32 2x512"] * 2
+    assert again.measured.peak_bytes == 60 * MIB
+    (kept,) = run(tmp_path, out=None, wanted="2x512", tell=lambda _: None)
+    assert (len(tiny), kept.measured) == (2, again.measured)
+
+
+def test_words_that_name_no_case_touch_nothing(tmp_path: Path, tiny: list[str]) -> None:
+    out = tmp_path / "report.md"
+    out.write_text("the last report")
+    with pytest.raises(BadSetting):
+        run(tmp_path / "models", out=out, wanted="mamba", tell=lambda _: None)
+    assert (out.read_text(), tiny) == ("the last report", [])
+    assert not (tmp_path / "models").exists()
+
+
 def test_the_report_counts_what_is_outside_the_bound() -> None:
     results = [
-        result("a", predicted_bytes=100 * MIB, peak_bytes=170 * MIB),
-        result("b", predicted_bytes=10_180 * MIB, peak_bytes=10_000 * MIB),
-        result("c", engine={**PARTS, "compute": 2 * MIB}),
+        result(100, 170),
+        result(10_180, 10_000, revision=None),
+        result(engine={**PARTS, "compute": 2 * MIB}),
     ]
     text = report(results, Overhead(process_bytes=31 * MIB))
     assert "Within max(2 %, 64 MiB): 2 of 3" in text
     assert "Peak within prediction and margin: 2 of 3" in text
     assert "50.00 %" in text
+    assert "Measured by revision abc: 2 cases, unknown (machine and engine too): 1 cases." in text

@@ -8,6 +8,7 @@ from okno.bench import accuracy_speed
 from okno.bench.accuracy_speed import Model, run
 from okno.bench.accuracy_speed_child import Job
 from okno.bench.accuracy_speed_report import DecodeCase, FirstCase, report
+from okno.bench.chosen import chosen
 from okno.bench.shapes import PRESETS
 from okno.core.errors import BadSetting
 from okno.core.plan import Figure
@@ -59,5 +60,13 @@ def test_models_are_measured_and_compared(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_name_that_no_model_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match="llama-1b Q4_0"):
-        run(tmp_path, wanted="nothing-like-it", calibration=calibration())
+    with pytest.raises(BadSetting, match=r"llama-1b, Q4_0.*qwen3-0\.6b"):
+        run(tmp_path / "models", wanted="nothing-like-it", calibration=calibration())
+    assert not (tmp_path / "models").exists()
+
+
+def test_models_are_named_as_memory_cases_are() -> None:
+    found = chosen(accuracy_speed.MODELS, "QWEN3,kv")
+    assert [model.name for model in found] == [
+        "llama-1b Q4_K_M KV q8_0", "qwen3-0.6b Q8_0", "qwen3-0.6b Q4_K_M",
+    ]  # fmt: skip

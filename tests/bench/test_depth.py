@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -279,7 +280,8 @@ def test_a_file_that_is_no_model_is_refused(make_model: MakeModel) -> None:
 
 
 def test_a_child_that_dies_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depth, "CHILD", ("-c", "import sys, os; sys.exit('no room')"))
+    dying = [sys.executable, "-c", "import sys; sys.exit('no room')"]
+    monkeypatch.setattr(depth, "module_command", lambda _: dying)
     with pytest.raises(EngineFailed, match=r"ended early .*no room"):
         measure_depth(Job(DEMO, "demo", ()), WORDS, silent)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from okno.bench import calibrate as calibrate_module
 from okno.bench import worker_memory
 from okno.cli.app import run
+from okno.cli.calibrate import measure_and_keep
+from okno.core.errors import EngineFailed
 from okno.inspect.hardware.machine import this_machine
 from okno.plan.memory import Overhead
 from okno.store.database import Database
@@ -53,6 +56,38 @@ def test_what_an_empty_worker_holds_is_learnt_too(measured):
     assert run(["calibrate"]) == 0
     kept = load_overheads(Database(), this_machine().fingerprint, "test")
     assert kept == {"process_bytes": 77}
+
+
+def test_a_store_that_cannot_be_used_costs_no_calibration(measured, tmp_path, capsys):
+    other = sqlite3.connect(tmp_path / "okno.db")
+    other.execute("CREATE TABLE notes (text)")
+    other.close()
+    assert run(["calibrate", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["engine"] == "test"
+    assert err.count("Not kept") == 1, "nor is a worker started whose memory could not be kept"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own memory")
+def test_a_worker_that_fails_afterwards_costs_no_calibration(measured, monkeypatch, capsys):
+    def failing(machine):
+        raise EngineFailed("The worker with overhead failed.")
+
+    monkeypatch.setattr(worker_memory, "measure_overhead", failing)
+    assert run(["calibrate", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "The worker with overhead failed." in err
+    assert run(["calibrate", "--show", "--json"]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_a_reader_that_left_the_pipe_costs_no_calibration(measured, monkeypatch, capsys):
+    def gone(found):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        measure_and_keep(gone)
+    assert run(["calibrate", "--show"]) == 0
 
 
 def test_each_number_of_threads_is_kept_apart(measured, capsys):

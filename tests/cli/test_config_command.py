@@ -121,6 +121,18 @@ def test_what_is_refused_changes_nothing(capsys, args, said):
     assert text() == before
 
 
+@pytest.mark.parametrize("command", [("init",), ("check",), ("set", "top_k", "1", "--config")])
+def test_a_file_of_an_unknown_user_is_refused(capsys, command):
+    code, out, err = outcome(capsys, *command, "~okno-no-such-user/x.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: '~okno-no-such-user/x.yaml' begins with the home folder of")
+
+
+def test_a_stop_string_in_brackets_is_set_as_it_is_typed(capsys):
+    assert outcome(capsys, "set", "stop_strings", "[/INST]")[0] == 0
+    assert told(capsys)["stop_strings"]["value"] == ["[/INST]"]
+
+
 def test_unset_without_a_file(capsys):
     assert outcome(capsys, "unset", "top_k")[2] == (
         "error: There is no settings file, so nothing sets 'top_k'.\n"

@@ -63,6 +63,21 @@ def test_a_store_that_cannot_be_used_costs_no_result(tmp_path: Path) -> None:
     assert "Not kept" in done.stderr
 
 
+def test_a_plot_that_cannot_be_written_costs_no_result(tmp_path: Path) -> None:
+    (tmp_path / "a.svg").mkdir()
+    done = depth(tmp_path, "demo", *SHORT, "--json", "--plot", str(tmp_path / "a.svg"))
+    assert done.returncode == 2
+    assert "a.svg cannot be written" in done.stderr
+    assert json.loads(done.stdout)["windows"]
+    assert load_depth(Database(tmp_path / "okno.db"), model_identity(demo_model().path))
+
+
+def test_its_window_has_nothing_to_do_with_a_pool_for_serving(tmp_path: Path) -> None:
+    """The refusal is depth's own: 5,000 tokens are not compared with OKNO_KV_POOL."""
+    done = okno("depth", "demo", "--ctx", "5000", OKNO_DATA_DIR=str(tmp_path), OKNO_KV_POOL="64")
+    assert "trained for 1,024" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

@@ -85,6 +85,21 @@ def test_an_alias_is_answered_with_its_meaning():
     )
 
 
+def test_an_option_of_the_command_itself_is_no_setting_whatever_it_is_called():
+    """`okno depth --ctx` is no window: it has nothing to do with a kv_pool given elsewhere."""
+    seen: list[object] = []
+
+    @with_settings("threads")
+    def command(given: GivenFlags, ctx: int | None = None) -> None:
+        seen.extend([[name for name, _ in given], ctx])
+
+    app = typer.Typer()
+    app.command()(command)
+    args = ["--ctx", "4096", "--threads", "2"]
+    typer.main.get_command(app).main(args, prog_name="x", standalone_mode=False)
+    assert seen == [["threads"], 4096]
+
+
 def test_help_and_settings_agree_on_the_defaults():
     shown = {name: default_of(name) for name in ServeSettings.model_fields}
     assert shown["batch_size"] == shown["ctx"] == "auto"
@@ -123,6 +138,7 @@ def test_server_settings_carry_every_choice():
     assert (server.host, server.port, server.api_key) == ("::1", 81, "k")
     assert (server.allowed_hosts, server.allowed_origins) == (("a",), ("https://b",))
     assert server.drain_timeout_s == 3
+    assert server.model_path == MODEL.path
 
 
 def test_listen_reaches_the_server_as_every_address():

@@ -1,4 +1,4 @@
-"""`okno plan`, `okno recommend` and `okno tune` as they are typed and read."""
+"""`okno plan` and `okno recommend` as they are typed and read."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import re
 
 import pytest
 
+from okno.advisor import request as request_module
+from okno.advisor.request import goal_of
+from okno.bench import calibrate as calibrate_module
+from okno.bench import worker_memory
 from okno.cli.app import run
 from okno.cli.tables_memory import BAR_WIDTH, memory_bars
 from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
-from tests.cli.support import okno
+from okno.plan.memory import Overhead
+from tests.plan.speed_cases import calibration
 
 GIB = 1 << 30
 
@@ -64,13 +69,49 @@ def test_json_is_json_and_nothing_else(capsys):
     assert {w["batch_size"] for w in told["windows"]} == {4}
 
 
+@pytest.mark.parametrize("command", ["plan demo", "recommend --task reranker"])
+def test_the_goal_is_typed_or_of_the_environment_or_the_file(
+    capsys, monkeypatch, tmp_path, command
+):
+    """In this order, as for `okno serve`."""
+    (tmp_path / "generation_config.yaml").write_text(
+        "load:\n  prefer: users\n  max_ttft: 70\n  min_tok_s: 0.1\n"
+    )
+    monkeypatch.setenv("OKNO_MAX_TTFT", "80")
+    monkeypatch.setenv("OKNO_MIN_TOK_S", "0.2")
+    goals = []
+
+    def caught(words):
+        goals.append(goal_of(words))
+        return goals[-1]
+
+    monkeypatch.setattr(request_module, "goal_of", caught)
+    assert outcome(capsys, *command.split(), "--min-tok-s", "0.3")[0] == 0
+    (goal,) = goals
+    assert (goal.prefer, goal.max_ttft_s, goal.min_tok_s) == ("users", 80, 0.3)
+
+
+def test_calibrating_first_leaves_nothing_but_json_for_programs(capsys, monkeypatch):
+    def measure(threads, budget_s, on_progress, *, fingerprint):
+        return calibration(machine=fingerprint)
+
+    monkeypatch.setattr(calibrate_module, "calibrate", measure)
+    monkeypatch.setattr(worker_memory, "measure_overhead", lambda _: Overhead())
+    code, out, _ = outcome(capsys, "plan", "demo", "--calibrate", "--json")
+    assert (code, json.loads(out)["model"]["name"]) == (0, "demo")
+    assert outcome(capsys, "calibrate", "--show")[0] == 0, "it is kept"
+    code, out, _ = outcome(capsys, "plan", "demo", "--calibrate")
+    assert code == 0
+    assert "Weights are read at" in out
+
+
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
         (["--batch-size", "lots"], "batch_size"), (["--ctx", "1"], "ctx"),
         (["--prefer", "luck"], "prefer"), (["--memory", "8"], "--memory"),
         (["--device", "abacus"], "abacus"), (["--quant", "q99"], "q99"),
-        (["--kv-type", "q1"], "kv_type"), (["--max-ttft", "-1"], "max_ttft"),
+        (["--kv-type", "q1"], "kv_type"), (["--max-ttft", "-1"], "--max-ttft"),
         (["--calibrate", "--memory", "8GB"], "what-if"),
     ],
 )  # fmt: skip
@@ -104,34 +145,6 @@ def test_recommend_for_programs(capsys):
     assert code == 0
     assert json.loads(out)["models"]
     assert outcome(capsys, "recommend", "--task", "dance")[0] == 2
-
-
-def test_tune_measures_keeps_and_saves(tmp_path):
-    """The real thing: the demo model, two seconds a run; then plan shows what was measured."""
-    data = {"OKNO_DATA_DIR": str(tmp_path / "data")}
-    config = tmp_path / "mine.yaml"
-    config.write_text("# my settings\ntemperature: 0.5\n")
-    flags = ["--prompt-tokens", "32", "--ctx", "256", "--max-ttft", "60", "--min-tok-s", "0.1"]
-    tuned = okno("tune", "demo", *flags, "--json", "--save", "--config", str(config), **data)
-    assert tuned.returncode == 0, tuned.stderr
-    told = json.loads(tuned.stdout)
-    assert 1 <= len(told["runs"]) <= 6
-    assert told["seconds"] < 180
-    text = config.read_text()
-    assert text.startswith("# my settings\n")
-    assert re.search(rf"batch_size: {told['best']['batch_size']}\b", text)
-    assert re.search(r"ctx: 256\b", text)
-    planned = okno("plan", "demo", *flags, "--json", **data)
-    windows = json.loads(planned.stdout)["windows"]
-    assert {window["kv_type"] for window in windows} == {"f16"}
-    kinds = {w["batch_size"]: w["speed"]["total_tok_s"]["kind"] for w in windows if w["speed"]}
-    assert kinds[told["best"]["batch_size"]] == "measured"
-
-
-def test_tune_wants_a_model_that_is_here(capsys):
-    code, _, err = outcome(capsys, "tune", "saiga2_7b")
-    assert code == 2
-    assert "is not here" in err
 
 
 def parts(**gib: float) -> MemoryParts:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from okno.config.changing import changed, created, entry_named, typed
 from okno.config.edit import with_value, without
 from okno.config.file import SettingsFile, layer_of
+from okno.config.load import merge
 from okno.config.render import text_of, value_text
 from okno.config.sample import sample
 from okno.config.tree import Entry, by_key, entries
@@ -242,13 +243,29 @@ def test_what_cannot_be_changed_safely_is_left_to_an_editor():
         ("ctx", "1.5", "load.ctx: 1.5: it must be a whole number from 16 to 16,777,216, or auto."),
         ("mmap", "yes", "load.mmap: yes: it must be true or false."),
         ("kv_type", "q8", "load.kv_type: q8: it must be f16, bf16, f32, q8_0 or q4_0."),
-        ("stop_strings", "[1]", "stop_strings: [1]: it must be a text or a list of texts."),
     ],
 )  # fmt: skip
 def test_a_wrong_key_or_value_is_refused(key, value, message):
     with pytest.raises(BadSetting) as caught:
         changed(a_file(""), key, value)
     assert caught.value.message == message
+
+
+def test_a_text_in_brackets_is_the_same_text_wherever_it_is_written():
+    written = changed(a_file(""), "stop_strings", "[/INST]")
+    for file, variables in ((a_file(written), {}), (None, {"OKNO_STOP_STRINGS": "[/INST]"})):
+        assert merge([], variables, file).settings.stop_strings == ("[/INST]",)
+
+
+def test_a_quoted_text_in_a_file_is_no_list():
+    for text, texts in (("'[\"a\"]'", ('["a"]',)), ('["a", "b"]', ("a", "b"))):
+        assert merge([], {}, a_file(f"stop_strings: {text}\n")).settings.stop_strings == texts
+    assert merge([], {"OKNO_STOP_STRINGS": '["a", "b"]'}).settings.stop_strings == ("a", "b")
+
+
+def test_what_yaml_calls_a_number_without_digits_can_be_set_as_a_text():
+    for text in ("._", "-_", "0x_", "_"):
+        assert values(changed(a_file(""), "alias", text)) == {"load.alias": text}
 
 
 def test_taking_out_what_is_not_there_is_refused():
@@ -260,7 +277,9 @@ def test_typed_values_become_what_yaml_has():
     for key, text, value in (
         ("ctx", "auto", "auto"), ("ctx", "64", 64), ("temperature", "1", 1),
         ("temperature", "1e-3", 0.001), ("mmap", "True", True), ("alias", "12", "12"),
-        ("stop_strings", "a,b", "a,b"), ("stop_strings", '["a,b", c]', ["a,b", "c"]),
+        ("stop_strings", "a,b", "a,b"), ("stop_strings", '["a,b", "c"]', ["a,b", "c"]),
+        ("stop_strings", "[/INST]", "[/INST]"), ("stop_strings", "[1]", "[1]"),
+        ("stop_strings", '["a,b", c]', '["a,b", c]'), ("stop_strings", "[" * 10**5, "[" * 10**5),
         ("seed", "-5", -5), ("gpu_layers", "all", "all"),
     ):  # fmt: skip
         found = typed(entry_named(key), text)

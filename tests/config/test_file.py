@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from okno.config.changing import target
 from okno.config.file import NEEDS_NAMING, read_file
 from okno.config.foreign_keys import NEUTRAL, SAID, WITHOUT_EFFECT
 from okno.config.given import Given
@@ -167,6 +168,8 @@ WRONG = [
     ("? [a]\n: 1", "line 1: a key must be a plain name."),
     ("a: " + "[" * 50, f"line 1: nested deeper than {MAX_DEPTH} levels."),
     ("top_k: " + "9" * 50, "line 1: a number with more than 40 digits."),
+    *((f"load:\n  alias: {number}", "line 2: a number without digits; put it into quotes.")
+      for number in ("-_", "+_", "0x_", "-0b_", "0o_", "._", "-._", "._e+5")),
     ('alias: "\\ud800"', "line 1: half a surrogate pair, which is not a character."),
     ("a: 'x", "line 1: not valid YAML: found unexpected end of stream."),
     ("a: 1\n b: 2", "line 2: not valid YAML: mapping values are not allowed here."),
@@ -338,6 +341,12 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
     assert "is larger than 64 KiB" in said(missing)
     assert "cannot be read" in said(tmp_path / ("x" * 400))
     assert "cannot be read" in said(tmp_path / "a\0b")
+
+
+def test_a_named_file_of_an_unknown_user_is_refused():
+    for names_it in (find_file, target):
+        with pytest.raises(BadSetting, match="a user who has none here"):
+            names_it("~okno-no-such-user/x.yaml")
 
 
 def test_a_broken_link_in_a_default_place_is_an_error_not_nothing(places):

@@ -43,6 +43,13 @@ def test_a_models_own_file_is_taken_with_its_lines(tmp_path):
     assert own.given["top_p"].origin == "the model's own generation_config.json, line 11"
 
 
+def test_a_text_in_brackets_is_one_text(tmp_path):
+    for stop in ("[/INST]", '["a"]'):
+        own = beside(tmp_path, {"stop_strings": stop})
+        assert with_model(merge([], {}), own.given).settings.stop_strings == (stop,)
+        assert not own.notes
+
+
 def test_it_is_below_every_other_source(tmp_path):
     own = beside(tmp_path, QWEN).given
     found = with_model(merge([], {"OKNO_TOP_P": "0.5"}, a_file("top_k: 5")), own)

@@ -234,7 +234,7 @@ def test_a_child_that_can_never_start_is_said_with_what_to_run(monkeypatch, tmp_
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("okno.engines.asked_child.sys.executable", str(broken))
+    monkeypatch.setattr("sys.executable", str(broken))
     with Sandbox() as own, pytest.raises(EngineFailed, match=r"exit status 3.*sandbox_child"):
         write(own)
 
@@ -326,3 +326,15 @@ def test_the_child_dies_with_its_parent(state):
     parent.kill()
     parent.communicate()
     assert not psutil.wait_procs([child], timeout=10)[1]
+
+
+def test_a_limit_is_never_above_the_one_there_is() -> None:
+    """A user under `ulimit -t` may lower it further, not raise it."""
+    code = (
+        "import resource as r; from okno.engines.asked_process import limit_resource as limit\n"
+        "r.setrlimit(r.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
+        "limit(r.RLIMIT_DATA, 4 << 30); print(*r.getrlimit(r.RLIMIT_DATA))\n"
+        "limit(r.RLIMIT_DATA, 1 << 29); print(*r.getrlimit(r.RLIMIT_DATA))\n"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
+    assert said == [f"{1 << 30} {1 << 30}", f"{1 << 29} {1 << 29}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
@@ -106,6 +107,18 @@ def test_lscpu_is_asked_only_for_what_files_leave_open() -> None:
     )
     assert (facts.name, facts.logical_cores, facts.physical_cores) == ("Neoverse-V2", 2, 72)
     assert facts.simd == ("neon", "asimdhp", "asimddp")
+
+
+def test_an_lscpu_that_fails_takes_nothing_away() -> None:
+    def broken(args: object) -> str:
+        raise NotReadable("lscpu did not answer within 5 s")
+
+    files = {"/proc/cpuinfo": samples.CPUINFO_N1}
+    cpu, notes = find_cpu(replace(linux(files), call=broken))
+    assert (cpu.logical_cores, cpu.simd, notes) == (2, ("neon", "asimdhp", "asimddp"), ())
+    assert processor_linux.find(linux(files, "no JSON")).logical_cores == 2
+    with pytest.raises(NotReadable, match="lscpu did not answer"):
+        processor_linux.find(replace(linux({}), call=broken))
 
 
 def test_apple_caches_are_added_over_clusters() -> None:

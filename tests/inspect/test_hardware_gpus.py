@@ -70,17 +70,63 @@ def test_a_gpu_without_memory_of_its_own_is_unified(text: str) -> None:
     assert (device.total_bytes, device.free_bytes) == (122 * GIB, 100 * GIB)
 
 
+PARTS_LISTED = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-feba7e40-d724-01ff-b00f-3a439a28a6c7)
+  MIG 3g.40gb     Device  0: (UUID: MIG-11111111-aaaa-5ff8-8cbb-5a1c1d0e5bd7)
+  MIG 1g.20gb     Device  1: (UUID: MIG-22222222-bbbb-5ff8-8cbb-5a1c1d0e5bd7)
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-61a65011-6571-a6d2-5ab8-66cbb6f7f9c3)
+"""
+
+
 def mig(args: Sequence[str]) -> str:
+    if "-L" in args:
+        return PARTS_LISTED
     return samples.NVIDIA_MIG_XML if "-x" in args else samples.NVIDIA_H100_MIG
 
 
-def test_a_gpu_in_mig_mode_is_its_parts() -> None:
+def test_of_gpus_in_mig_mode_cuda_uses_the_first_part_and_nothing_else() -> None:
     found = nvidia.find(host(mig))
     assert [(one.name, one.total_bytes, one.free_bytes) for one in found] == [
         ("NVIDIA H100 80GB HBM3 MIG", 40448 * MIB, 40151 * MIB),
         ("NVIDIA H100 80GB HBM3 MIG", 20096 * MIB, 20085 * MIB),
         ("NVIDIA H100 80GB HBM3", 81559 * MIB, 81008 * MIB),
     ]
+    assert [one.hidden for one in found] == ["", nvidia.ONE_PART, nvidia.ONE_PART]
+
+
+@pytest.mark.parametrize(
+    ("setting", "mebibytes"),
+    [
+        ("MIG-22222222-bbbb-5ff8-8cbb-5a1c1d0e5bd7", 20096),
+        ("MIG-11111111", 40448),
+        ("MIG-22222222,MIG-11111111", 20096),
+        ("MIG-22222222,MIG-22222222", 20096),
+        ("GPU-feba7e40", 40448),
+        ("0", 40448),
+        ("1,0", 40448),
+        ("1", 81559),
+        ("1,MIG-99999999", 81559),
+        ("MIG-99999999,1", None),
+    ],
+)
+def test_a_part_is_named_by_its_own_uuid(setting: str, mebibytes: int | None) -> None:
+    found = nvidia.find(host(mig, CUDA_VISIBLE_DEVICES=setting))
+    assert len(found) == 3
+    shown = [one.total_bytes for one in found if not one.hidden]
+    assert shown == ([] if mebibytes is None else [mebibytes * MIB])
+
+
+@pytest.mark.parametrize(
+    ("setting", "n_shown"),
+    [("MIG-GPU-feba7e40-d724-01ff-b00f-3a439a28a6c7/1/0", 1), ("MIG-GPU-99999999/1/0", 0)],
+)
+def test_where_uuids_of_parts_are_unknown_their_gpu_s_counts(setting: str, n_shown: int) -> None:
+    def without_list(args: Sequence[str]) -> str:
+        if "-L" in args:
+            raise NotReadable("nvidia-smi failed with status 9: -L")
+        return mig(args)
+
+    found = nvidia.find(host(without_list, CUDA_VISIBLE_DEVICES=setting))
+    assert [one.total_bytes for one in found if not one.hidden] == [40448 * MIB] * n_shown
 
 
 def test_a_gpu_in_mig_mode_without_parts_says_so() -> None:
@@ -187,6 +233,41 @@ def test_hip_visible_devices_hides() -> None:
     assert found[0].unified
 
 
+@pytest.mark.parametrize("setting", ["0,0", "1,0,1", "0,-1,1", "0,7,1", "-1", ""])
+@pytest.mark.parametrize(
+    ("program", "text", "variable"),
+    [
+        ("nvidia-smi", samples.NVIDIA_TWO_OLD, "CUDA_VISIBLE_DEVICES"),
+        ("rocm-smi", samples.ROCM_SMI_6, "HIP_VISIBLE_DEVICES"),
+        ("rocm-smi", samples.ROCM_SMI_6, "ROCR_VISIBLE_DEVICES"),
+    ],
+)
+def test_a_device_is_listed_once_and_what_is_not_there_ends_the_list(
+    setting: str, program: str, text: str, variable: str
+) -> None:
+    find = nvidia.find if program == "nvidia-smi" else amd.find
+    names = [one.name for one in find(host({program: text}))]
+    found = find(host({program: text}, **{variable: setting}))
+    shown = {"0,0": [0], "1,0,1": [1, 0], "0,-1,1": [0], "0,7,1": [0]}.get(setting, [])
+    assert [one.name for one in found if not one.hidden] == [names[index] for index in shown]
+    assert sorted(one.name for one in found) == sorted(names)
+    assert all(variable in one.hidden for one in found if one.hidden)
+
+
+def test_hip_counts_what_rocr_leaves() -> None:
+    both = {"ROCR_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "0"}
+    found = amd.find(host({"rocm-smi": samples.ROCM_SMI_6}, **both))
+    assert [bool(one.hidden) for one in found] == [False, True]
+    assert found[0].unified
+    found = amd.find(host({"rocm-smi": samples.ROCM_SMI_6}, **both | {"HIP_VISIBLE_DEVICES": "1"}))
+    assert all(one.hidden for one in found)
+
+
+def test_uuids_of_amd_gpus_only_the_driver_knows() -> None:
+    found = amd.find(host({"rocm-smi": samples.ROCM_SMI_6}, ROCR_VISIBLE_DEVICES="GPU-abc"))
+    assert not any(one.hidden for one in found)
+
+
 # Intel
 
 
@@ -282,8 +363,8 @@ def test_a_device_another_probe_found_is_not_listed_twice() -> None:
 
 
 PARSERS: list[Callable[[str], object]] = [
-    nvidia.parse_query, nvidia.parse_mig, amd.parse_rocm_smi, intel.parse_xpu_smi,
-    vulkan.parse_vulkaninfo, lambda text: amd.parse_amd_smi(text, text),
+    nvidia.parse_query, nvidia.parse_mig, nvidia.parse_listing, amd.parse_rocm_smi,
+    intel.parse_xpu_smi, vulkan.parse_vulkaninfo, lambda text: amd.parse_amd_smi(text, text),
     lambda text: apple.parse_displays(text, GIB),
 ]  # fmt: skip
 SAMPLES = [text for name, text in vars(samples).items() if name.isupper()]

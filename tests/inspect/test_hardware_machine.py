@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from okno.core.machine import Device
+from okno.engines.process import worker_environment
 from okno.inspect.hardware import engine
 from okno.inspect.hardware.devices import Found
 from okno.inspect.hardware.engine import EngineDevice, EngineView, backends_from, parse_view
 from okno.inspect.hardware.host import Host, NotReadable
-from okno.inspect.hardware.machine import survey, this_machine
+from okno.inspect.hardware.machine import Survey, survey, this_machine
 from okno.inspect.hardware.overrides import Overrides
 from okno.inspect.hardware.ram import find_ram
 from okno.inspect.hardware.report import bound, hardware_body, surveyed, what_if
@@ -82,6 +83,32 @@ def test_all_probes_speak_and_vulkan_adds_only_what_is_new() -> None:
     assert machine.cpu.name == "AMD Ryzen 7 3700X 8-Core Processor"
     apu = machine.devices[2]
     assert (apu.unified, apu.free_bytes) == (True, machine.ram.free_bytes)
+
+
+APU_ONLY = "llama.cpp uses an integrated GPU only where there is no other"
+
+
+def test_an_integrated_gpu_is_used_only_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "backends", lambda: frozenset({"rocm"}))
+    answers = {"nvidia-smi": samples.NVIDIA_4090, "rocm-smi": samples.ROCM_SMI_6}
+    machine = survey(host=host(answers, {"/proc/meminfo": MEMINFO})).machine
+    assert [one.id for one in machine.usable_devices] == ["ROCm0"]
+    assert machine.devices[2].unusable == APU_ONLY
+    alone = survey(host=host(answers, {"/proc/meminfo": MEMINFO}, HIP_VISIBLE_DEVICES="1")).machine
+    (apu,) = alone.usable_devices  # the other cards are hidden, or this build cannot use them
+    assert (apu.id, apu.unified) == ("ROCm0", True)
+    with_kind = what_if(Survey(machine), Overrides(device="rocm")).machine
+    assert [one.id for one in with_kind.usable_devices] == ["ROCm0"]
+
+
+def test_nor_is_one_that_the_engine_lists_beside_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = EngineDevice("Vulkan0", "Card", "gpu", 8 * GIB, 8 * GIB)
+    small = EngineDevice("Vulkan1", "Chip", "igpu", 8 * GIB, 8 * GIB)
+    for listed, usable in (((card, small), ["Vulkan0"]), ((small,), ["Vulkan1"])):
+        view = EngineView("1", "", listed)
+        monkeypatch.setattr(engine, "ask", lambda view=view: (view, ()))
+        machine = survey(with_engine=True, host=host()).machine
+        assert [one.id for one in machine.usable_devices] == usable
 
 
 def test_one_broken_probe_leaves_the_others() -> None:
@@ -195,6 +222,63 @@ def test_what_only_the_engine_lists_is_a_device() -> None:
     )
     (device,) = engine.merged([], EngineView("1", "", seen))
     assert (device.id, device.kind, device.unified) == ("Vulkan0", "vulkan", True)
+
+
+FASTEST_FIRST = EngineView("1", "", (
+    EngineDevice("CUDA0", "NVIDIA GeForce RTX 4090", "gpu", 22 * GIB, 24 * GIB),
+    EngineDevice("CUDA1", "Tesla P40", "gpu", 20 * GIB, 22 * GIB),
+))  # fmt: skip
+
+
+def test_devices_are_matched_by_name_before_their_number() -> None:
+    p40 = replace(RTX, name="Tesla P40")
+    found = engine.merged([p40, replace(RTX, id="CUDA1")], FASTEST_FIRST)
+    assert [(one.name, one.id, one.total_bytes) for one in found] == [
+        ("Tesla P40", "CUDA1", 22 * GIB), ("NVIDIA GeForce RTX 4090", "CUDA0", 24 * GIB),
+    ]  # fmt: skip
+
+
+def test_equal_cards_keep_their_numbers_and_other_names_go_by_number() -> None:
+    seen = tuple(EngineDevice(f"CUDA{n}", RTX.name, "gpu", n * GIB, 24 * GIB) for n in (1, 0))
+    found = engine.merged([RTX, replace(RTX, id="CUDA1")], EngineView("1", "", seen))
+    assert [(one.id, one.free_bytes) for one in found] == [("CUDA0", 0), ("CUDA1", GIB)]
+    mine = replace(RTX, name="as another program calls it")
+    (device,) = engine.merged([mine], EngineView("1", "", seen[1:]))
+    assert (device.id, device.source) == ("CUDA0", "smi, engine")
+
+
+def test_a_name_of_another_backend_is_another_device() -> None:
+    seen = EngineDevice("Vulkan0", RTX.name, "gpu", 22 * GIB, 24 * GIB)
+    ours, vulkan = engine.merged([RTX], EngineView("1", "", (seen,)))
+    assert "CUDA" in ours.unusable
+    assert (vulkan.id, vulkan.unusable) == ("Vulkan0", "")
+
+
+def test_no_two_devices_have_one_id() -> None:
+    p40 = replace(RTX, name="Tesla P40")
+    only = EngineView("1", "", FASTEST_FIRST.devices[:1])
+    found = engine.merged([p40, replace(RTX, id="CUDA1")], only)
+    assert [(one.id, bool(one.unusable)) for one in found] == [
+        ("CUDA0 unlisted", True), ("CUDA0", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "order"), [(None, "PCI_BUS_ID"), ("FASTEST_FIRST",) * 2])
+def test_the_engine_numbers_devices_as_nvidia_smi_does_unless_told_otherwise(
+    own: str | None, order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if own:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", own)
+    script = tmp_path / "python"
+    said = '{"version": "$CUDA_DEVICE_ORDER", "system": "", "devices": []}'
+    script.write_text(f"#!/bin/sh\ncat <<END\n{said}\nEND\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    view, _ = engine.ask()
+    assert view is not None
+    assert view.version == order
+    assert worker_environment()["CUDA_DEVICE_ORDER"] == order
 
 
 def test_older_engines_call_metal_by_another_name() -> None:

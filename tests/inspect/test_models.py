@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from okno.core.errors import ModelNotFound, ModelUnusable, OknoError
+from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable, OknoError
 from okno.inspect.listing import list_folder
 from okno.inspect.models import demo_model, find_by_name, find_model, models_folder
+from tests.inspect.shut import shut_folder
 
 
 def put(folder: Path, *names: str, content: bytes = b"GGUF....") -> None:
@@ -194,6 +195,45 @@ def test_a_link_within_the_folder_is_fine(folder):
 def test_loops_of_links_are_survived(folder):
     (folder / "loop").symlink_to(folder / "loop")
     assert find_by_name("tiny", folder).name == "tiny"
+
+
+def test_paths_that_may_not_be_read_are_said(monkeypatch):
+    with shut_folder("m.gguf") as shut:
+        for asked in (str(shut), str(shut / "m.gguf"), str(shut / "nothing")):
+            with pytest.raises(ModelUnusable, match="cannot be read: Permission denied"):
+                find_model(asked, shut.parent)
+        monkeypatch.chdir(shut.parent)
+        with pytest.raises(ModelUnusable, match="shut/m cannot be read: Permission denied"):
+            find_model("shut/m", shut.parent)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("mode", [0, 0o444, 0o111])
+def test_a_listing_leaves_out_what_may_not_be_looked_at(mode):
+    with shut_folder("m.gguf", "model.safetensors", mode=mode) as shut:
+        found = list_folder(shut.parent)
+        assert (found.models, found.foreign) == ((), ())
+        with pytest.raises(ModelNotFound, match="There is: demo"):
+            find_model("unheard-of", shut.parent)
+
+
+def test_paths_that_cannot_be_are_typed_errors(tmp_path, folder):
+    with pytest.raises(ModelNotFound, match="There is no file"):
+        find_model(str(tmp_path / ("x" * 300)), folder)
+    with pytest.raises(ModelNotFound, match="There is no model"):
+        find_model(f"x/{'x' * 300}.gguf", folder)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ModelUnusable, match="loop cannot be read: Too many levels of symbolic"):
+        find_model(str(tmp_path / "loop"), folder)
+    with pytest.raises(ModelNotFound, match="a user who has none here"):
+        find_model("~okno-no-such-user/m.gguf", folder)
+    with pytest.raises(BadSetting, match="a user who has none here"):
+        models_folder(Path("~okno-no-such-user/models"))
+
+
+def test_a_link_to_nothing_is_left_out_of_the_listing(folder):
+    (folder / "gone.gguf").symlink_to(folder / "never.gguf")
+    assert "gone" not in [model.name for model in list_folder(folder).models]
 
 
 HOSTILE = [

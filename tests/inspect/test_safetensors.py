@@ -137,6 +137,58 @@ def test_gptq_and_awq_keep_their_bits(tmp_path, said, file_type, layer, beside):
     assert types["blk.0.ffn_norm.weight"] == "F32"
 
 
+@pytest.mark.parametrize(
+    ("said", "file_type"),
+    [
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "FP8-8bit"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "BNB-4bit"),
+        ({"load_in_8bit": True}, "BNB-8bit"),
+        ({"quant_method": "hqq", "bits": 4}, "HQQ-4bit"),
+    ],
+)
+def test_methods_have_their_own_bits_or_say_them(tmp_path, said, file_type):
+    config = LLAMA | {"quantization_config": said}
+    assert read_header(write(tmp_path, llama_weights("U8"), config)).file_type == file_type
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"num_bits": 4}}},
+        {"quant_method": "mxfp4"},
+        {"quant_method": "quanto", "weights": "int4"},
+        {"quant_method": "gptq", "group_size": 128},
+    ],
+)
+def test_a_packing_whose_bits_are_unknown_is_refused_by_name(tmp_path, said):
+    config = LLAMA | {"quantization_config": said}
+    with pytest.raises(ModelUnusable, match=f"'{said['quant_method']}' and does not say in how"):
+        read_header(write(tmp_path, llama_weights("U8"), config))
+
+
+GPT_OSS = {
+    "model_type": "gpt_oss", "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 100,
+    "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 128,
+    "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]},
+}  # fmt: skip
+
+
+def test_experts_in_mxfp4_stay_so_and_nothing_else_is_packed(tmp_path):
+    weights = {"model.embed_tokens.weight": ("BF16", (100, 64)),
+               "lm_head.weight": ("BF16", (100, 64))}  # fmt: skip
+    found = read_header(write(tmp_path, weights, GPT_OSS))
+    assert (found.architecture, found.file_type) == ("gpt-oss", "MXFP4-4bit")
+    types = {tensor.name: tensor.type for tensor in found.tensors}
+    for name in ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"):
+        assert types.pop(f"blk.1.{name}.weight") == "MXFP4"
+        types.pop(f"blk.0.{name}.weight")
+    assert set(types.values()) == {"F16", "F32"}
+    assert types["blk.0.attn_q.weight"] == "F16"
+    (size,) = {t.n_bytes for t in found.tensors if t.name == "blk.0.ffn_up_exps.weight"}
+    assert size == 4 * 32 * 64 // 32 * 17  # 32 values in 17 bytes
+
+
 def split(folder: Path, shapes: Shapes) -> Path:
     """The model in two files with an index."""
     names = list(shapes)
@@ -166,6 +218,60 @@ def test_an_index_leads_nowhere_else(tmp_path, name):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(ModelUnusable, match="lists 1 files"):
         read_header(tmp_path)
+
+
+OLD_GPTQ = "gptq_model-4bit-128g.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", [OLD_GPTQ, "a-00001-of-00001.safetensors", "state-of-art.safetensors"]
+)
+def test_the_only_weights_may_have_any_name(tmp_path, name):
+    write(tmp_path, packed(llama_weights()))
+    (tmp_path / "quantize_config.json").write_text(json.dumps(GPTQ))
+    usual = read_header(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / name)
+    assert read_header(tmp_path) == usual
+    assert read_header(tmp_path / name) == usual
+
+
+def test_of_several_weights_none_is_taken(tmp_path):
+    write(tmp_path, llama_weights())
+    (tmp_path / "model.safetensors").rename(tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(file_of(llama_weights()))
+    with pytest.raises(ModelNotFound, match=r"model\.safetensors is missing"):
+        read_header(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(file_of(llama_weights("F32")))
+    assert read_header(tmp_path).file_type == "F32"
+
+
+def test_one_part_of_several_is_no_model(tmp_path):
+    write(tmp_path, llama_weights())
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(ModelNotFound, match="is missing"):
+        read_header(tmp_path)
+
+
+def test_a_repository_with_oddly_named_weights_is_read(tmp_path, monkeypatch):
+    write(tmp_path, packed(llama_weights()))
+    (tmp_path / "model.safetensors").rename(tmp_path / OLD_GPTQ)
+    (tmp_path / "quantize_config.json").write_text(json.dumps(GPTQ))
+    names = [path.name for path in tmp_path.iterdir()]
+    siblings = [{"rfilename": name} for name in [*names, "onnx/model.safetensors"]]
+    with serving(Site()) as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        site.files["/api/models/o/r/revision/main"] = json.dumps({"siblings": siblings}).encode()
+        for name in names:
+            site.files[f"/o/r/resolve/main/{name}"] = (tmp_path / name).read_bytes()
+        found = read_header("o/r")
+    assert (found.name, found.file_type) == ("r", "GPTQ-4bit")
+    assert found.tensors == read_header(tmp_path).tensors
+
+
+def test_a_fault_of_the_configuration_is_said_of_its_file(tmp_path):
+    write(tmp_path, llama_weights(), LLAMA | {"hidden_size": None})
+    with pytest.raises(ModelUnusable, match=r"config\.json does not say its hidden_size"):
+        read_header(tmp_path / "model.safetensors")
 
 
 def test_a_remote_repository_is_read_by_ranges(tmp_path):

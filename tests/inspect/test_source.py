@@ -24,6 +24,7 @@ from okno.inspect.source_http import Access, HttpSource
 from okno.inspect.source_hub import parse_reference
 from okno.inspect.source_open import open_source
 from tests.inspect.gguf_bytes import LLAMA_DATA_BYTES, llama
+from tests.inspect.shut import shut_folder
 from tests.inspect.web import Answer, Site, serving
 
 WEIGHTS_BYTES = 3 << 20
@@ -102,11 +103,19 @@ def test_the_token_goes_to_the_hub_alone(site, monkeypatch):
     assert {asked.authorization for asked in site.asked} == {None}
 
 
-def test_a_token_for_another_host_stays_here(site):
-    HttpSource(site.url + GGUF_PATH, Access("hub.example", "secret")).close()
-    host = site.url.removeprefix("http://")
-    HttpSource(site.url + GGUF_PATH, Access(host, "secret")).close()
-    assert [asked.authorization for asked in site.asked] == [None, "Bearer secret"]
+def test_a_token_for_another_origin_stays_here(site):
+    secure = site.url.replace("http://", "https://")
+    for origin in ("http://hub.example", secure, site.url):
+        HttpSource(site.url + GGUF_PATH, Access(origin, "secret")).close()
+    assert [asked.authorization for asked in site.asked] == [None, None, "Bearer secret"]
+
+
+def test_the_hub_is_not_asked_in_clear_text(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("http://", "https://"))
+    with pytest.raises(SourceUnreachable, match="https://127"):  # nobody speaks TLS there
+        read_header(hub.url + GGUF_PATH)
+    assert hub.asked == []
 
 
 def listed(*files: str) -> bytes:
@@ -127,8 +136,37 @@ def test_a_repository_means_its_one_model_or_the_quantisation_named(hub):
         read_header("owner/repo")
 
 
-def test_a_page_of_the_hub_means_the_file(hub):
-    assert read_header(f"{hub.url}/owner/repo/blob/main/model-Q4_K_M.gguf").n_layer == 2
+@pytest.mark.parametrize("page", ["blob", "raw", "resolve"])
+def test_a_page_of_the_hub_means_the_file(hub, page):
+    assert read_header(f"{hub.url}/owner/repo/{page}/main/model-Q4_K_M.gguf").n_layer == 2
+    hub.files["/raw/blob/resolve/main/m.gguf"] = SMALL
+    assert read_header(f"{hub.url}/raw/blob/{page}/main/m.gguf").n_layer == 2
+
+
+@pytest.mark.parametrize(
+    ("page", "revision"),
+    [("", "main"), ("/", "main"), ("/tree/main", "main"), ("/tree/main/?x=1", "main"),
+     ("/tree/refs%2Fpr%2F1", "refs%2Fpr%2F1")],
+)  # fmt: skip
+def test_a_page_of_a_repository_means_its_model(hub, page, revision):
+    hub.files[f"/api/models/owner/repo/revision/{revision}"] = listed("model-Q4_K_M.gguf")
+    hub.files[f"/owner/repo/resolve/{revision}/model-Q4_K_M.gguf"] = LARGE
+    assert read_header(f"{hub.url}/owner/repo{page}").name == "model-Q4_K_M"
+
+
+def test_an_endpoint_may_have_a_path_and_a_folder_s_page_is_refused(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/mirror")
+    hub.files["/mirror/api/models/owner/repo/revision/main"] = listed("m.gguf")
+    hub.files["/mirror/owner/repo/resolve/main/m.gguf"] = SMALL
+    assert read_header(f"{hub.url}/mirror/owner/repo").name == "m"
+    assert read_header(f"{hub.url}/mirror/owner/repo/blob/main/m.gguf").name == "m"
+    with pytest.raises(ModelNotFound, match="BF16 is a folder of owner/repo"):
+        read_header(f"{hub.url}/mirror/owner/repo/tree/main/BF16")
+
+
+def test_a_repository_s_page_on_another_server_is_a_file(site):
+    site.files["/owner/repo"] = SMALL
+    assert read_header(f"{site.url}/owner/repo").n_layer == 2
 
 
 @pytest.mark.parametrize(
@@ -138,6 +176,8 @@ def test_a_page_of_the_hub_means_the_file(hub):
         ("hf:owner/repo:Q8_0", ("owner/repo", None, "main", "Q8_0")),
         ("o/r/folder/f.gguf@v1.0", ("o/r", "folder/f.gguf", "v1.0", None)),
         ("o/r@refs/pr/1:Q4_0", ("o/r", None, "refs/pr/1", "Q4_0")),
+        ("hf:o/r.gguf", ("o/r.gguf", None, "main", None)),
+        ("o/r.gguf-files/f.gguf", ("o/r.gguf-files", "f.gguf", "main", None)),
     ],
 )
 def test_references_are_taken_apart(text, expected):
@@ -146,7 +186,11 @@ def test_references_are_taken_apart(text, expected):
     assert (found.id, found.file, found.revision, found.quant) == expected
 
 
-@pytest.mark.parametrize("text", ["name", "o/r/../x", "o r/x", "/abs/path", "o//r", "o/r:", "ü:/x"])
+@pytest.mark.parametrize(
+    "text",
+    ["name", "o/r/../x", "o r/x", "/abs/path", "o//r", "o/r:", "ü:/x", "models/mine.gguf",
+     "models/MINE.GGUF", "models/mine.safetensors", "models/mine.gguf:Q4_0"],
+)  # fmt: skip
 def test_what_is_no_reference_is_not_asked_for(text):
     assert parse_reference(text) is None
     with pytest.raises(ModelNotFound):
@@ -303,6 +347,28 @@ def test_a_folder_means_its_one_model(tmp_path):
     (tmp_path / "b.gguf").write_bytes(SMALL)
     with pytest.raises(ModelNotFound, match=r"a\.gguf, b\.gguf"):
         read_header(tmp_path)
+
+
+def test_what_may_not_be_read_is_said_and_asked_for_nowhere_else(hub, monkeypatch):
+    with shut_folder("m.gguf") as shut:
+        for path in (shut, shut / "m.gguf"):
+            with pytest.raises(ModelUnusable, match=r"cannot be read: .*Permission denied"):
+                read_header(path)
+        monkeypatch.chdir(shut.parent)
+        with pytest.raises(ModelUnusable, match=r"shut/m\.x cannot be read: Permission denied"):
+            read_header("shut/m.x")  # could be `owner/repo`
+        monkeypatch.undo()
+    assert hub.asked == []
+
+
+def test_loops_endless_names_and_unknown_users_are_errors_too(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ModelUnusable, match="loop cannot be read: Too many levels"):
+        read_header(tmp_path / "loop")
+    with pytest.raises(ModelNotFound, match="There is no file"):
+        read_header(tmp_path / ("x" * 300))
+    with pytest.raises(ModelNotFound, match="a user who has none here"):
+        read_header("~okno-no-such-user/m.gguf")
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 5000, "\x00"])

@@ -104,3 +104,12 @@ def test_layers_are_split_so_that_the_accelerator_is_just_full():
     assert short_by(asked.memory.memory(LOAD)) == "600 MiB too much on cuda0"
     useless = replace(machine, devices=(replace(device, unusable="built without CUDA"),))
     assert "offload" not in by_change(advise(replace(asked, machine=useless)))
+
+
+def test_what_devices_share_is_short_in_one_place():
+    parts = MemoryParts(weights_bytes=700 * MIB)
+    devices = (DeviceMemory("cpu", parts, 1000 * MIB),
+               DeviceMemory("MTL0", parts, 1000 * MIB, unified=True))  # fmt: skip
+    plan = MemoryPlan(devices, "closed form")
+    assert short_by(plan, 100 * MIB) == "500 MiB too much on cpu and MTL0 together"
+    assert not fits(plan)

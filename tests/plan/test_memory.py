@@ -152,13 +152,43 @@ def test_a_handful_of_dry_runs_answers_a_whole_grid(headers: Path) -> None:
     assert len(asked) == 2
 
 
-def test_a_state_too_large_for_a_dry_run_falls_back_to_the_closed_form(headers: Path) -> None:
-    def engine(one: Load) -> MemoryPlan:
-        raise DoesNotFit("the state is really allocated")
+def test_a_window_the_engine_refuses_falls_back_to_the_closed_form(headers: Path) -> None:
+    asked = []
 
+    def engine(one: Load) -> MemoryPlan:
+        asked.append(one.window.batch_size)
+        raise DoesNotFit("no")
+
+    header = read_header(headers / "llama-mid.gguf")
+    anchored, closed = Anchored(header, machine(), engine), ClosedForm(header, machine())
+    for batch in (64, 2):
+        assert anchored.memory(load(batch, 1024)) == closed.memory(load(batch, 1024))
+    assert plan_source(anchored, load(64, 1024)) == "closed form"
+    assert set(asked) == {64, 2}, "a refusal says nothing of other batch sizes"
+
+
+def plan_source(memory: Anchored, one: Load) -> str:
+    return memory.memory(one).source
+
+
+def test_state_too_large_to_be_really_allocated_is_not_asked_of_the_engine(headers: Path) -> None:
     header = read_header(headers / "mamba2-mid.gguf")
-    plan = Anchored(header, machine(), engine).memory(load(64, 1024))
-    assert plan.devices == ClosedForm(header, machine()).memory(load(64, 1024)).devices
+    closed = ClosedForm(header, machine())
+    asked = []
+
+    def engine(one: Load) -> MemoryPlan:
+        asked.append(one.window.batch_size)
+        return closed.memory(one)
+
+    state = closed.memory(load(1, 1024)).devices[0].parts.state_bytes
+    assert state > 0
+    many = 2**30 // state + 1
+    anchored = Anchored(header, machine(), engine)
+    assert anchored.memory(load(many, 1024)).source == "closed form"
+    assert asked == []
+    assert anchored.memory(load(1, 1024)).source == "engine"
+    tight = replace(machine(), ram=Ram(GIB, 2 * state))
+    assert Anchored(header, tight, engine).memory(load(1, 1024)).source == "closed form"
 
 
 def test_mapped_weights_can_be_taken_back_but_repacked_ones_cannot(headers: Path) -> None:
@@ -265,6 +295,19 @@ def test_a_plan_fits_only_with_its_margin(headers: Path) -> None:
     tight = replace(machine(), ram=Ram(GIB, exactly - 1))
     assert predict_memory(header, load(), roomy).fits
     assert not predict_memory(header, load(), tight).fits
+
+
+def test_memory_that_is_main_memory_too_is_not_promised_twice(headers: Path) -> None:
+    header = read_header(headers / "llama-13b.gguf")
+    integrated = replace(gpu(12), unified=True)
+    plan = predict_memory(header, load(), machine(integrated))
+    assert [device.unified for device in plan.devices] == [False, True]
+    free = max(device.parts.needed_bytes for device in plan.devices) + plan.margin_bytes
+    shares = replace(integrated, free_bytes=free)
+    here = replace(machine(shares), ram=Ram(16 * GIB, free))
+    assert not predict_memory(header, load(), here).fits
+    apart = replace(here, devices=(replace(shares, unified=False),))
+    assert predict_memory(header, load(), apart).fits
 
 
 # The process around the engine --------------------------------------------------------------------

@@ -257,3 +257,11 @@ def test_a_gpu_the_engine_cannot_use_is_guessed_only_when_named() -> None:
     assert named.bandwidth_bytes_s > 2 * rough_calibration(machine).bandwidth_bytes_s
     with pytest.raises(BadSetting, match=r"no device 'CUDA1'; it has cpu, CUDA0"):
         rough_calibration(machine, "CUDA1")
+
+
+def test_a_guess_for_an_accelerator_does_not_depend_on_the_processors_cores() -> None:
+    gpu = Device("CUDA0", "cuda", "some", 8 << 30, 7 << 30, bandwidth_bytes_s=300e9)
+    few, many = (
+        rough_speed(Machine("linux", replace(CPU, usable_cores=n), RAM, (gpu,))) for n in (4, 128)
+    )
+    assert few == many

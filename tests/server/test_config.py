@@ -213,6 +213,17 @@ async def test_settings_are_read_only_here(client: httpx.AsyncClient) -> None:
     assert (await client.post("/okno/v1/config", json={})).status_code == 405
 
 
+@pytest.mark.parametrize("path", ["/okno/v1/config", "/okno/v1/config/schema"])
+async def test_a_query_that_would_mean_nothing_is_refused(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await client.get(f"{path}?key=temperature")
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == "key"
+    assert error["message"].endswith("It takes none.")
+
+
 def test_a_flag_is_told_by_its_spelling() -> None:
     loaded = merge([("max_new_tokens", Given("5", "command line", "-n"))], {})
     config = with_config(ServerSettings(), loaded).config

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from okno.core.machine import Cpu, Device, DeviceKind, Machine, Ram
 from okno.core.window import MemoryUse
+from okno.engines.client import EngineState
 from okno.inspect.models import demo_model
-from okno.server.plan import PlanFields, here
+from okno.server.app import create_app
+from okno.server.plan import PlanFields, here, without
+from okno.server.settings import ServerSettings
 from tests.server.fake_engine import READY, FakeEngine
+
+GIB = 1 << 30
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +70,8 @@ async def test_an_asked_window_gets_its_verdict(client: httpx.AsyncClient) -> No
         ({"quant": "q99", "model": "saiga2_13b"}, 400, "quant"),
         ({"max_ttft_s": -1}, 400, "max_ttft_s"),
         ({"max_ttft_s": "soon"}, 400, "max_ttft_s"),
+        ({"gpu_layers": -2}, 400, "gpu_layers"),
+        ({"gpu_layers": 100_001}, 400, "gpu_layers"),
         ({"batchsize": 4}, 400, "batchsize"),
         ({"model": "no-such-model"}, 404, None),
     ],
@@ -91,12 +100,99 @@ async def test_no_path_and_no_address_is_opened_for_a_request(
     assert answer.status_code == 404
 
 
-def test_what_the_loaded_model_holds_counts_as_free() -> None:
-    held = MemoryUse(process_bytes=1 << 30, weights_bytes=0, kv_bytes=0, free_bytes=0)
-    without = here(replace(READY, memory=None)).ram
-    with_it = here(replace(READY, memory=held)).ram
-    assert with_it.free_bytes > without.free_bytes
-    assert with_it.free_bytes <= with_it.total_bytes
+HELD = MemoryUse(
+    process_bytes=9 * GIB, weights_bytes=7 * GIB, kv_bytes=GIB, free_bytes=0, own_bytes=2 * GIB,
+    device_bytes={"CUDA0": 3 * GIB, "CUDA2": GIB},
+)  # fmt: skip
+
+
+def gpu(number: int, free_bytes: int | None) -> Device:
+    return Device(f"CUDA{number}", "cuda", "a card", 8 * GIB, free_bytes)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """This machine, instead of the real one."""
+    found = Machine(
+        "linux", Cpu("a cpu", "x86_64", 4, 8, 4), Ram(16 * GIB, 10 * GIB),
+        (gpu(0, 4 * GIB), gpu(1, 4 * GIB), gpu(2, None)),
+    )  # fmt: skip
+    monkeypatch.setattr("okno.advisor.planning.this_machine", lambda: found)
+    return found
+
+
+def test_what_the_loaded_model_alone_holds_counts_as_free(machine: Machine) -> None:
+    """Pages of a mapped file are free already."""
+    found = here(replace(READY, memory=HELD))
+    assert found.ram.free_bytes == 12 * GIB
+    assert [one.free_bytes for one in found.devices] == [7 * GIB, 4 * GIB, None]
+
+
+def test_no_more_is_free_than_there_is(machine: Machine) -> None:
+    much = replace(HELD, own_bytes=90 * GIB, device_bytes={"CUDA1": 90 * GIB})
+    found = here(replace(READY, memory=much))
+    assert found.ram.free_bytes == 16 * GIB
+    assert [one.free_bytes for one in found.devices] == [4 * GIB, 8 * GIB, None]
+
+
+@pytest.mark.parametrize(("kind", "free_gib"), [("vulkan", 10 + 2 + 3), ("metal", 10 + 2)])
+def test_what_is_on_a_unified_device_is_main_memory_too(
+    machine: Machine, kind: DeviceKind, free_gib: int
+) -> None:
+    shared = replace(gpu(0, 4 * GIB), kind=kind, unified=True)
+    found = without(replace(machine, devices=(shared,)), HELD)
+    assert found.ram.free_bytes == free_gib * GIB
+    assert [one.free_bytes for one in found.devices] == [7 * GIB]
+
+
+@pytest.mark.parametrize("state", ["loading", "restarting", "quarantined", "stopped"])
+def test_a_worker_that_is_gone_holds_nothing(machine: Machine, state: EngineState) -> None:
+    assert here(replace(READY, state=state, memory=HELD)) == machine
+    assert here(replace(READY, memory=None)) == machine
+
+
+# While the served model loads ---------------------------------------------------------------------
+
+
+LOADING = replace(READY, state="loading", facts=None, window=None, memory=None)
+MINE = [{}, {"model": None}, {"model": "default"}, {"model": "fake"}, {"model": "nick"}]
+
+
+@pytest.mark.parametrize("fields", [*MINE, {"model": "demo"}])
+async def test_the_served_model_is_planned_while_it_loads(
+    engine: FakeEngine, settings: ServerSettings, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "demo.gguf"
+    path.symlink_to(demo_model().path)
+    engine.current = LOADING
+    app = create_app(engine, replace(settings, model_path=path))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        body = (await client.post("/okno/v1/plan", json=fields)).json()
+    assert body["model"]["where"] == str(path)
+
+
+@pytest.mark.parametrize("fields", MINE)
+async def test_a_model_that_only_the_engine_knows_is_waited_for(
+    client: httpx.AsyncClient, engine: FakeEngine, fields: dict[str, Any]
+) -> None:
+    engine.current = LOADING
+    answer = await client.post("/okno/v1/plan", json=fields)
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["error"]["code"] == "model_not_ready"
+    assert int(answer.headers["retry-after"]) > 0
+    other = await client.post("/okno/v1/plan", json={"model": "demo"})
+    assert other.status_code == 200, "a name is answered nevertheless"
+
+
+async def test_an_engine_without_a_file_is_not_planned_as_another_model(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    assert READY.facts is not None
+    engine.current = replace(READY, facts=replace(READY.facts, path=""))
+    answer = await client.post("/okno/v1/plan", json={})
+    assert answer.status_code == 404
+    assert "no file" in answer.json()["error"]["message"]
 
 
 async def test_the_catalog_is_ranked(client: httpx.AsyncClient) -> None:
@@ -113,7 +209,7 @@ async def test_the_catalog_is_ranked(client: httpx.AsyncClient) -> None:
     ("query", "param"),
     [
         ("task=dance", "task"), ("top=0", "top"), ("top=x", "top"), ("lang=ru", "lang"),
-        ("memory=8", "memory"), ("task=chat&task=code", "task"),
+        ("memory=8", "memory"), ("task=chat&task=code", "task"), ("language=russian", "language"),
     ],
 )  # fmt: skip
 async def test_wrong_parameters_are_refused_by_name(
@@ -146,7 +242,5 @@ async def test_health_answers_while_a_plan_is_made(
 
 
 def test_every_field_is_documented() -> None:
-    from pathlib import Path
-
     text = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in PlanFields.__struct_fields__)

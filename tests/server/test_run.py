@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import shlex
 import signal
 import socket
@@ -17,7 +18,7 @@ import httpx
 import pytest
 
 from okno.core.errors import BadSetting
-from okno.server.run import listen
+from okno.server.run import listen, raise_descriptor_limit
 from okno.server.settings import ServerSettings
 from tests.server.conftest import UnsignalledServer, configured
 from tests.server.fake_engine import FakeEngine
@@ -148,6 +149,23 @@ async def test_a_low_soft_limit_is_raised() -> None:
             assert (await client.get(url.join("/health"))).status_code == 200
         for _, writer in opened:
             writer.transport.abort()
+
+
+@pytest.mark.parametrize("error", [ValueError, PermissionError])
+def test_a_kernel_that_allows_less_than_the_hard_limit_leaves_the_soft_one(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """As macOS does: the hard limit is infinite, kern.maxfilesperproc is not."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    assert raise_descriptor_limit() == 256
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, resource.RLIM_INFINITY))
+    with pytest.raises(BadSetting, match="may open 64 files"):
+        raise_descriptor_limit()
 
 
 async def test_connections_beyond_the_limit_get_a_503_and_those_within_go_on() -> None:

@@ -236,3 +236,9 @@ def test_a_writer_that_is_killed_in_a_transaction_leaves_the_file_whole(path: Pa
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert load_overheads(Database(path), "m", "e") == {"kept": 1}
     save_overhead(Database(path), "m", "e", "more", 2)
+
+
+def test_a_place_that_may_not_be_looked_at_is_said_and_not_a_traceback(tmp_path: Path) -> None:
+    nowhere = Database(tmp_path / ("x" * 300) / "okno.db")  # as root any folder may be
+    with pytest.raises(StoreUnusable, match="too long"):
+        list_calibrations(nowhere, "machine")

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 from okno.inspect.hardware.devices import Found
@@ -149,19 +150,27 @@ def is_apu(name: str) -> bool:
 
 
 def visible(found: list[Found], environment: Mapping[str, str]) -> list[Found]:
-    """Those that the environment hides come last and say so."""
+    """Those that the environment hides come last and say so. HIP counts what ROCR leaves."""
+    hidden: list[Found] = []
+    shown = found
     for name in VISIBLE:
         setting = environment.get(name)
-        if setting is None:
-            continue
-        chosen = [whole(word) for word in setting.split(",") if word.strip().isdigit()]
-        if setting.strip() and not chosen:  # UUIDs: only the driver knows
+        if setting is None or (chosen := chosen_of(setting, len(shown))) is None:
             continue
         why = f"hidden by {name}={setting[:80]}"
-        shown = [found[index] for index in chosen if index < len(found)]
-        rest = [replace(one, hidden=why) for i, one in enumerate(found) if i not in chosen]
-        return shown + rest
-    return found
+        hidden += [replace(one, hidden=why) for i, one in enumerate(shown) if i not in chosen]
+        shown = [shown[index] for index in chosen]
+    return shown + hidden
+
+
+def chosen_of(setting: str, count: int) -> list[int] | None:
+    """Which of `count` devices a list of indices names, each once; the first that there is not
+    (such as -1) ends it. None for UUIDs, which only the driver knows."""
+    words = [word.strip() for word in setting.split(",") if word.strip()]
+    if not all(re.fullmatch(r"-?[0-9]{1,9}", word) for word in words):
+        return None
+    there = takewhile(lambda index: 0 <= index < count, map(int, words))
+    return list(dict.fromkeys(there))
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from okno.core.machine import Device, DeviceKind
 
@@ -11,6 +11,7 @@ from okno.core.machine import Device, DeviceKind
 ID_PREFIX: dict[DeviceKind, str] = {
     "cuda": "CUDA", "rocm": "ROCm", "metal": "MTL", "vulkan": "Vulkan", "sycl": "SYCL",
 }  # fmt: skip
+ONLY_ALONE = "llama.cpp uses an integrated GPU only where there is no other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +59,15 @@ def as_device(device_id: str, found: Found, ram_total_bytes: int, ram_free_bytes
         id=device_id, kind=found.kind, name=found.name, total_bytes=total or 0, free_bytes=free,
         unified=found.unified, source=found.source, unusable=found.hidden,
     )  # fmt: skip
+
+
+def beside_others(devices: Iterable[Device]) -> tuple[Device, ...]:
+    """With why integrated GPUs stay idle, where there is a usable one with memory of its own
+    (llama.cpp, llama_prepare_model_devices)."""
+    known = tuple(devices)
+    if not any(not one.unified and not one.unusable for one in known):
+        return known
+    return tuple(
+        replace(one, unusable=ONLY_ALONE) if one.unified and not one.unusable else one
+        for one in known
+    )

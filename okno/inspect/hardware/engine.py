@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from okno.core.machine import Device, DeviceKind
+from okno.core.machine import DEVICE_ORDER, Device, DeviceKind
+from okno.core.python import import_path, module_command
 from okno.inspect.hardware.devices import ID_PREFIX, Found, device_id
 from okno.inspect.hardware.host import NotReadable, first_line, names_in
 
@@ -108,9 +108,10 @@ def ask() -> tuple[EngineView | None, tuple[str, ...]]:
 def _ask_child() -> str:
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "okno.inspect.hardware.engine_child"],
+            module_command("okno.inspect.hardware.engine_child"),
             stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False,
-            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+            env={**DEVICE_ORDER, **os.environ, "GGML_NO_BACKTRACE": "1",
+                 "PYTHONPATH": import_path()},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise NotReadable(f"llama.cpp did not answer within {TIMEOUT_S:g} s") from None
@@ -137,11 +138,31 @@ def parse_view(text: str) -> EngineView:
 
 
 def merged(devices: Sequence[Device], view: EngineView) -> tuple[Device, ...]:
-    """Devices as the engine sees them: its sizes where it lists one, a reason where it does not,
-    and those that only it found."""
-    listed = {_id(one.name): one for one in view.devices if one.type in ("gpu", "igpu")}
-    known = tuple(_confirmed(device, listed.pop(device.id, None)) for device in devices)
-    return known + tuple(_only_engine(one) for one in listed.values() if _kind(one.name))
+    """Devices as the engine sees them: its ids and sizes where it lists one, a reason where it does
+    not, and those that only it found. A device is the one of its name, else the one of its id."""
+    rest = [one for one in view.devices if one.type in ("gpu", "igpu") and _kind(one.name)]
+    seen: dict[str, EngineDevice] = {}
+    for is_same in (_same_name, _same_id):
+        for device in devices:
+            found = [one for one in rest if is_same(device, one)]
+            if found and device.id not in seen:
+                one = next((one for one in found if _same_id(device, one)), found[0])
+                seen[device.id] = one
+                rest.remove(one)
+    ids = {_id(one.name) for one in view.devices}
+    known = tuple(
+        _confirmed(device, seen[device.id]) if device.id in seen else _unlisted(device, ids)
+        for device in devices
+    )
+    return known + tuple(_only_engine(one) for one in rest)
+
+
+def _same_name(device: Device, seen: EngineDevice) -> bool:
+    return seen.description == device.name and _kind(seen.name) == device.kind
+
+
+def _same_id(device: Device, seen: EngineDevice) -> bool:
+    return _id(seen.name) == device.id
 
 
 def _id(name: str) -> str:
@@ -149,16 +170,22 @@ def _id(name: str) -> str:
     return device_id("metal", 0) if name == "Metal" else name
 
 
-def _confirmed(device: Device, seen: EngineDevice | None) -> Device:
-    if seen is None:
-        why = device.unusable or marked(device, backends()).unusable
-        return replace(device, unusable=why or "llama.cpp does not list it on this machine")
+def _unlisted(device: Device, ids: Collection[str]) -> Device:
+    """With why the engine does not use it, and no id that the engine has for another one."""
+    why = device.unusable or marked(device, backends()).unusable
+    own = f"{device.id} unlisted" if device.id in ids else device.id
+    return replace(
+        device, id=own, unusable=why or "llama.cpp does not list it on this machine"
+    )  # fmt: skip
+
+
+def _confirmed(device: Device, seen: EngineDevice) -> Device:
     free = seen.free_bytes
     if device.unified and device.free_bytes is not None:
         free = min(free, device.free_bytes)  # main memory, with the limits on this process
     return replace(
-        device, total_bytes=seen.total_bytes or device.total_bytes, free_bytes=free,
-        source=f"{device.source}, engine", unusable="",
+        device, id=_id(seen.name), total_bytes=seen.total_bytes or device.total_bytes,
+        free_bytes=free, source=f"{device.source}, engine", unusable="",
     )  # fmt: skip
 
 

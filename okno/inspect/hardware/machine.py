@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from okno.core.machine import Device, Machine, Ram
 from okno.inspect.hardware import amd, apple, engine, intel, nvidia, vulkan
-from okno.inspect.hardware.devices import Found, as_device, numbered
+from okno.inspect.hardware.devices import Found, as_device, beside_others, numbered
 from okno.inspect.hardware.engine import EngineView
 from okno.inspect.hardware.host import Host, NotReadable, this_host
 from okno.inspect.hardware.maker import figures_of
@@ -74,15 +74,15 @@ def _find(probe: Probe, host: Host) -> tuple[list[Found], str]:
 
 
 def _devices(found: Iterable[Found], ram: Ram, view: EngineView | None) -> tuple[Device, ...]:
-    """With the maker's figures, and what the engine says of them."""
+    """With the maker's figures, and which of them the engine uses."""
     usable = [engine.through_backend(one, engine.backends()) for one in found]
     devices = tuple(
         _with_figures(as_device(name, one, ram.total_bytes, ram.free_bytes), one.cores)
         for name, one in numbered(usable)
     )
     if view is None:
-        return tuple(engine.marked(device, engine.backends()) for device in devices)
-    return tuple(_with_figures(one, None) for one in engine.merged(devices, view))
+        return beside_others(engine.marked(device, engine.backends()) for device in devices)
+    return beside_others(_with_figures(one, None) for one in engine.merged(devices, view))
 
 
 def _with_figures(device: Device, cores: int | None) -> Device:

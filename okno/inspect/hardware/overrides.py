@@ -8,7 +8,7 @@ from typing import get_args
 from okno.core.errors import BadSetting
 from okno.core.machine import Cpu, Device, DeviceKind, Machine, Ram
 from okno.inspect.hardware.apple import working_set_bytes
-from okno.inspect.hardware.devices import device_id
+from okno.inspect.hardware.devices import beside_others, device_id
 from okno.inspect.hardware.maker import MakerFigures, figures_of, known_names, variants_of
 
 GIB = 1 << 30
@@ -122,7 +122,7 @@ def _own_of_kind(machine: Machine, kind: DeviceKind, asked: str) -> Machine:
             f"it has: --device {_shown(asked)} --memory 16GB.",
             param="--device",
         )
-    devices = tuple(replace(device, unusable="") for device in own)
+    devices = beside_others(replace(device, unusable="") for device in own)
     return _said(replace(machine, devices=devices), f"device {kind}")
 
 

@@ -34,13 +34,19 @@ class Cache:
 
 
 def find(host: Host) -> CpuFacts:
+    """Raises NotReadable when the files say nothing at all and lscpu fails."""
     facts = parse_cpuinfo(host.read(CPUINFO) or "")
     facts = with_caches(facts, read_caches(host))
     facts = replace(facts, numa_nodes=max(1, count_list(host.read(NODES_ONLINE) or "")))
     if facts.name and facts.l2_bytes:
         return facts
-    said = host.call(["lscpu", "-B", "-J"])
-    return merged(facts, parse_lscpu(said)) if said is not None else facts
+    try:
+        said = host.call(["lscpu", "-B", "-J"])
+        return merged(facts, parse_lscpu(said)) if said is not None else facts
+    except NotReadable:
+        if facts == CpuFacts():
+            raise
+        return facts
 
 
 def parse_cpuinfo(text: str) -> CpuFacts:

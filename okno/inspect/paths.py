@@ -1,0 +1,55 @@
+"""Paths as people write them: what is there, with a typed error where that cannot be known."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from pathlib import Path
+from typing import Literal
+
+from okno.core.errors import ModelNotFound, ModelUnusable, OknoError
+
+Kind = Literal["file", "folder", "other"]
+NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def expanded(asked: str | Path, wrong: type[OknoError] = ModelNotFound) -> Path:
+    """`asked` with `~` and `~user` as folders. Raises `wrong` when there is no such user."""
+    try:
+        return Path(asked).expanduser()
+    except RuntimeError:
+        raise wrong(
+            f"{ascii(str(asked))[:200]} begins with the home folder of a user who has none here. "
+            "Write the path in full."
+        ) from None
+
+
+def kind_at(path: Path) -> Kind | None:
+    """What `path` leads to, links followed; None for nothing.
+
+    Raises ModelUnusable when that may not be known: a folder on the way is closed, links lead in a
+    circle, the disk does not answer.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError:  # characters that no path has
+        return None
+    except OSError as error:
+        if error.errno in NOTHING_THERE:
+            return None
+        raise cannot_be_read(path, error) from None
+    if stat.S_ISREG(mode):
+        return "file"
+    return "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted. Raises ModelUnusable when it may not be read."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise cannot_be_read(folder, error) from None
+
+
+def cannot_be_read(path: Path, error: OSError) -> ModelUnusable:
+    return ModelUnusable(f"{path} cannot be read: {error.strerror or error}.")
