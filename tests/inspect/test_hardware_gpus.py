@@ -384,6 +384,12 @@ def test_garbage_is_not_readable_and_never_worse(parse: Callable[[str], object],
     assert reason(parse, text).isprintable()
 
 
+def test_a_listing_of_vulkan_whose_devices_are_cut_off_has_none() -> None:
+    assert (
+        list(vulkan.parse_vulkaninfo("==========\nVULKANINFO\n=GPU0:\n\tvendorID = 0x8086\n")) == []
+    )
+
+
 @given(st.sampled_from(PARSERS), st.sampled_from(SAMPLES), st.data())
 def test_so_are_samples_that_were_cut_or_changed(
     parse: Callable[[str], object], text: str, data: st.DataObject

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from okno.core.machine import DeviceKind
 from okno.inspect.hardware.devices import Found
@@ -54,7 +55,7 @@ def parse_vulkaninfo(text: str) -> list[VulkanFound]:
 def _blocks(text: str) -> Iterator[tuple[int, str]]:
     """Each GPU's text. In the full listing surfaces come first, by `GPU id`: no device in them."""
     heads = list(GPU.finditer(text))
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
+    for head, following in zip_longest(heads, heads[1:]):
         end = following.start() if following else len(text)
         yield int(head[1] or head[2]), text[head.end() : end]
 
