@@ -101,7 +101,7 @@ class BlockEngine:
 
 def _span(rows: Rows) -> Span:
     tokens = np.arange(rows.count, dtype=np.int32) % N_VOCAB
-    return Span("", rows.seq, rows.depth, tokens, False)
+    return Span("", rows.seq, rows.depth, tokens, 0)
 
 
 @contextmanager

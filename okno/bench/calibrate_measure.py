@@ -20,7 +20,7 @@ from okno.bench.calibrate_models import Block, write_block
 from okno.core.request import Sampling
 from okno.core.window import KVType
 from okno.engines.sampling import Sampler
-from okno.schedule.scheduler import Limits, Scheduler
+from okno.schedule.scheduler import Limits, Sampled, Scheduler
 from okno.schedule.sequence import Sequence
 
 # 45 M weights: 25 MB of Q4_0. One layer computes all rows, because all have logits.
@@ -185,7 +185,7 @@ def measure_scheduling(rounds: int = 40, batch: int = 8) -> list[float]:
     for _ in range(rounds):
         began = time.perf_counter()
         step = scheduler.schedule(256)
-        scheduler.update(step, {s.id: 7 for s in step.spans if s.wants_logits})
+        scheduler.update(step, {s.id: Sampled((7,)) for s in step.spans if s.logits})
         samples.append((time.perf_counter() - began) / batch)
     return samples
 

@@ -101,7 +101,7 @@ class Reader:
         lib.llama_free(self._context)
 
     def _decode(self, tokens: Ids, start: int, *, wants_all: bool) -> None:
-        self._batch.fill([Span("", 0, start, tokens, False)])
+        self._batch.fill([Span("", 0, start, tokens, 0)])
         if wants_all:
             self._batch.want_all()
         code = lib.llama_decode(self._context, self._batch.struct)

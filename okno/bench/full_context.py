@@ -65,7 +65,7 @@ def _fill(engine: Engine, most_rows: int) -> None:
     last = min(deepest - 1, max(1, most_rows // window.batch_size))
     for spans in _pieces(window.batch_size, last, window.step_tokens):
         engine.execute(Step((), tuple(spans)))
-    ends = (_span(seq, last, last + 1, wants_logits=True) for seq in range(window.batch_size))
+    ends = (_span(seq, last, last + 1, logits=1) for seq in range(window.batch_size))
     engine.execute(Step((), tuple(ends)))
 
 
@@ -87,9 +87,9 @@ def _pieces(batch: int, last: int, step_tokens: int) -> Iterator[list[Span]]:
         yield spans
 
 
-def _span(seq: int, start: int, end: int, *, wants_logits: bool = False) -> Span:
+def _span(seq: int, start: int, end: int, *, logits: int = 0) -> Span:
     tokens = (np.arange(start, end, dtype=np.int32) % 199) + 100
-    return Span(str(seq), seq, start, tokens, wants_logits)
+    return Span(str(seq), seq, start, tokens, logits)
 
 
 def _embed(engine: Engine) -> None:

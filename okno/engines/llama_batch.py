@@ -48,9 +48,8 @@ class Batch:
             self._pos[at:end] = np.arange(span.start, span.start + end - at, dtype=np.int32)
             self._seq[at:end] = span.seq
             self._logits[at:end] = 0
-            if span.wants_logits:
-                self._logits[end - 1] = 1
-                wanted += 1
+            self._logits[end - span.logits : end] = 1
+            wanted += span.logits
             at = end
         self.struct.n_tokens = at
         return wanted

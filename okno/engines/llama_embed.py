@@ -65,7 +65,7 @@ class Embedder:
         return mean
 
     def _decode(self, ids: NDArray[np.int32], start: int) -> None:
-        self._batch.fill([Span("", 0, start, ids, False)])
+        self._batch.fill([Span("", 0, start, ids, 0)])
         self._batch.want_all()
         status = lib.llama_decode(self._context, self._batch.struct)
         if status != 0:

@@ -25,7 +25,7 @@ from okno.engines.protocol import (
 )
 from okno.engines.task import Task
 from okno.schedule.pacer import Pacer
-from okno.schedule.scheduler import Scheduler, Step
+from okno.schedule.scheduler import Sampled, Scheduler, Step
 from okno.schedule.sequence import Sequence
 
 IDLE_WAIT_S = 0.5
@@ -161,27 +161,31 @@ class EngineLoop:
         if self.engine.learner is not None:
             self.engine.learner.learn(step, used_cells, self._clock() - started)
 
-    def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, int | None]:
-        sampled: dict[str, int | None] = {}
-        wanting = [span for span in step.spans if span.wants_logits]
-        for span, row in zip(wanting, logits, strict=True):
-            sampled[span.id] = self._next_token(self._tasks[span.id], row, now)
+    def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
+        sampled: dict[str, Sampled] = {}
+        wanting = [span for span in step.spans if span.logits]
+        at = 0
+        for span in wanting:
+            rows = logits[at : at + span.logits]
+            sampled[span.id] = self._next_tokens(self._tasks[span.id], rows, span.drafts, now)
+            at += span.logits
         return sampled
 
-    def _next_token(self, task: Task, row: NDArray[np.float32], now: float) -> int | None:
-        """The sampled token; None when the sequence ends with it, or failed."""
+    def _next_tokens(
+        self, task: Task, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
+    ) -> Sampled:
+        """The sampled tokens; none when the sequence failed."""
         try:
-            delta = task.sample(row, now)
+            delta = task.sample(rows, drafts, now)
         except OknoError as error:
             del self._tasks[task.id]
             self._events.failed.append(Failed(task.id, error.info))
-            return None
+            return Sampled((), ended=True)
         self._events.deltas.append(delta)
-        if task.finished is None:
-            return delta.tokens[0]
-        del self._tasks[task.id]
-        self._events.finished.append(task.finished)
-        return None
+        if task.finished is not None:
+            del self._tasks[task.id]
+            self._events.finished.append(task.finished)
+        return Sampled(delta.tokens, ended=task.finished is not None)
 
     def _flush(self) -> None:
         events = self._events

@@ -108,9 +108,10 @@ class ScriptedEngine:
         for span in step.spans:
             held = self._cache.setdefault(span.seq, [])
             assert len(held) == span.start, "positions are contiguous"
-            held.extend(span.tokens.tolist())
-            if span.wants_logits:
-                rows.append(self._logits(held))
+            for at, token in enumerate(span.tokens.tolist(), 1):
+                held.append(token)
+                if at > len(span.tokens) - span.logits:
+                    rows.append(self._logits(held))
         self._misbehave(step)
         return np.array(rows, dtype=np.float32).reshape(len(rows), self.vocab.n_tokens)
 

@@ -43,6 +43,7 @@ class Task:
     matcher: Matcher | None = None
     clock: Clock = field(default_factory=Clock)
     finished: Finished | None = None
+    ahead: int = 0  # tokens sampled in this step that the sequence does not know yet
 
     @property
     def id(self) -> str:
@@ -55,11 +56,29 @@ class Task:
             self._accept(token)
             self.text.push(self.vocab.pieces[token])
 
-    def sample(self, row: NDArray[np.float32], now: float) -> Delta:
-        """The next token of this sequence. Sets `finished` when it was the last.
+    def sample(
+        self, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
+    ) -> Delta:
+        """The next tokens of this sequence: one, and one more for each draft that sampling from
+        the row before it agrees with. rows: (1 + drafts, n_vocab). Sets `finished` when one was
+        the last.
+
+        A draft is a guess of certainty, so sampling the token and comparing is rejection sampling
+        (Leviathan et al. 2023): the distribution is that of the model, the tokens even are those
+        that the same seed gives without drafts.
 
         Raises OknoError when no token is possible; only this request fails then.
         """
+        delta = self._sample_one(rows[0], now)
+        for row, draft in zip(rows[1:], drafts.tolist(), strict=True):
+            if self.finished is not None or delta.tokens[-1] != draft:
+                break
+            self.ahead = len(delta.tokens)
+            delta = joined(delta, self._sample_one(row, now))
+        self.ahead = 0
+        return delta
+
+    def _sample_one(self, row: NDArray[np.float32], now: float) -> Delta:
         mask = self.matcher.mask() if self.matcher else None
         chosen = self.sampler.sample(row, mask)
         if self.clock.first_token is None:
@@ -79,7 +98,7 @@ class Task:
         elif self.matcher is not None and self.matcher.is_done():
             text += self.text.finish()
             self._finish("stop", now)
-        elif len(self.sequence.known) + 1 >= self.sequence.max_tokens:
+        elif len(self.sequence.known) + self.ahead + 1 >= self.sequence.max_tokens:
             text += self.text.finish()
             self._finish("length", now)
         return Delta(self.id, (token,), text, None if logprob is None else (logprob,))
@@ -90,7 +109,16 @@ class Task:
             self.matcher.accept(token)
 
     def _finish(self, reason: FinishReason, now: float, *, stop_string: str | None = None) -> None:
-        """The token just sampled is the last one; it is not in the sequence yet."""
+        """The token just sampled is the last one; it and `ahead` more are not in the sequence
+        yet."""
         sequence = self.sequence
-        usage = Usage(sequence.prompt_tokens, sequence.cached, sequence.generated + 1)
+        usage = Usage(sequence.prompt_tokens, sequence.cached, sequence.generated + self.ahead + 1)
         self.finished = Finished(self.id, reason, stop_string, usage, self.clock.timings(now))
+
+
+def joined(first: Delta, second: Delta) -> Delta:
+    """Two deltas of one request as one."""
+    logprobs = None
+    if first.logprobs is not None and second.logprobs is not None:
+        logprobs = first.logprobs + second.logprobs
+    return Delta(first.id, first.tokens + second.tokens, first.text + second.text, logprobs)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from okno.schedule.pacer import Pacer
-from okno.schedule.scheduler import Limits, Scheduler, Step
+from okno.schedule.scheduler import Limits, Sampled, Scheduler, Step
 from okno.schedule.sequence import Sequence as TokenSequence
 
 
@@ -105,7 +105,7 @@ class _Simulation:
         self.now_s += seconds
         if step.rows > step.decodes:
             self.pacer.learn(step.rows, seconds)
-        wanting = [span.id for span in step.spans if span.wants_logits]
+        wanting = [span.id for span in step.spans if span.logits]
         self.scheduler.update(step, {id: self._token(id) for id in wanting})
 
     def _seconds(self, step: Step) -> float:
@@ -114,11 +114,11 @@ class _Simulation:
         parked = self.scheduler.pool.used - sum(rows) - sum(depths)
         return self.step_time(rows, depths, step.decodes, parked_cells=max(0, parked))
 
-    def _token(self, id: str) -> int | None:
-        """Book a token; None when it was the last."""
+    def _token(self, id: str) -> Sampled:
+        """Book a token."""
         outcome = self.open[id]
         outcome.token_times_s.append(self.now_s)
         if len(outcome.token_times_s) >= outcome.arrival.new_tokens:
             del self.open[id]
-            return None
-        return 0
+            return Sampled((0,), ended=True)
+        return Sampled((0,))

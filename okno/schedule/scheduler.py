@@ -13,7 +13,8 @@ Parked cells are given up, least recently used first, whenever a live sequence n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,14 +48,28 @@ Operation = Copy | Truncate
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Rows of one sequence: `tokens` at positions start..; logits are wanted for the last row
-    when it is the last known token."""
+    """Rows of one sequence: `tokens` at positions start... logits: of so many rows at its end they
+    are wanted: 0 while its prompt goes on, 1 for the last known token, 1 more per draft after it."""
 
     id: str
     seq: int
     start: int
     tokens: NDArray[np.int32]
-    wants_logits: bool
+    logits: int
+
+    @property
+    def drafts(self) -> NDArray[np.int32]:
+        """Guessed tokens at its end, kept only as far as sampling agrees."""
+        return self.tokens[len(self.tokens) - max(0, self.logits - 1) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a span with logits gave: its drafts as far as they were right, then one token more.
+    ended: the last of them ends the sequence."""
+
+    tokens: tuple[int, ...]
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +86,8 @@ class Step:
 
     @property
     def decodes(self) -> int:
-        return sum(span.wants_logits for span in self.spans)
+        """Sequences that get a token."""
+        return sum(span.logits > 0 for span in self.spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,33 +159,65 @@ class Scheduler:
 
     # One step ----------------------------------------------------------------------------------
 
-    def schedule(self, row_budget: int, prompt_rows: int | None = None) -> Step:
+    def schedule(
+        self,
+        row_budget: int,
+        prompt_rows: int | None = None,
+        drafts: Mapping[str, Tokens[int]] | None = None,
+    ) -> Step:
         """The next step, of at most `row_budget` rows (never less than one per decoding sequence,
-        however small the budget), of which prompt pieces take at most `prompt_rows`."""
+        however small the budget), of which prompt pieces take at most `prompt_rows`. drafts:
+        guessed next tokens of decoding sequences; they run in rows and cells that are free anyway,
+        if sequences can be cut back."""
         self._admit()
         spans = self._decode_spans()
         left = row_budget - len(spans)
         if prompt_rows is not None:
             left = min(left, prompt_rows)
-        spans += self._prompt_spans(left, must=not spans)
+        prompts = self._prompt_spans(left, must=not spans)
+        if drafts and self.limits.truncates:
+            free = row_budget - len(spans) - sum(len(span.tokens) for span in prompts)
+            spans = self._with_drafts(spans, drafts, free)
+        spans += prompts
         if not spans:
             return Step((), ())  # the operations wait for the next step that runs
         operations, self._operations = tuple(self._operations), []
         return Step(operations, tuple(spans))
 
-    def update(self, step: Step, sampled: Mapping[str, int | None]) -> None:
-        """Book the outcome. sampled: for each span that wanted logits, its next token, or None
-        when the sequence ends here. A sequence missing from `sampled` was cancelled meanwhile."""
+    def update(self, step: Step, sampled: Mapping[str, Sampled]) -> None:
+        """Book the outcome. sampled: of each span with logits. A sequence missing from it was
+        cancelled meanwhile, or failed and is to be cancelled."""
         for span in step.spans:
             sequence = self.live.get(span.id)
-            if sequence is None or not span.wants_logits or span.id not in sampled:
+            if sequence is None or not span.logits or span.id not in sampled:
                 continue
-            token = sampled[span.id]
-            if token is None:
+            found = sampled[span.id]
+            right = max(0, len(found.tokens) - 1)
+            self._cut(sequence, sequence.computed - (len(span.drafts) - right))
+            sequence.known.extend(np.array(found.tokens, dtype=np.int32))
+            self.waiting.charge(sequence.client, len(found.tokens))
+            if found.ended:
                 self._park(self.live.pop(span.id))
-            else:
-                sequence.known.append(token)
-                self.waiting.charge(sequence.client, 1)
+
+    def _with_drafts(
+        self, spans: Tokens[Span], drafts: Mapping[str, Tokens[int]], left: int
+    ) -> list[Span]:
+        """Decoding `spans`, those with a guess longer by it, as far as rows and cells are free and
+        an answer may still grow."""
+        longer: list[Span] = []
+        for span in spans:
+            sequence = self.live[span.id]
+            room = sequence.max_tokens - len(sequence.known) - 1
+            count = min(len(drafts.get(span.id, ())), left, self.pool.free, room)
+            if count > 0:
+                guess = np.array(drafts[span.id][:count], dtype=np.int32)
+                sequence.cells.extend(self.pool.allocate(count))
+                left -= count
+                span = replace(
+                    span, tokens=np.concatenate([span.tokens, guess]), logits=1 + count
+                )
+            longer.append(span)
+        return longer
 
     # Admission -----------------------------------------------------------------------------
 
@@ -273,10 +321,7 @@ class Scheduler:
         donor = reuse.donor
         assert donor.seq is not None
         del self.parked[donor.seq]
-        if reuse.length < donor.computed:
-            self._operations.append(Truncate(donor.seq, reuse.length))
-            self.pool.release(donor.cells.view()[reuse.length :])
-            donor.cells.truncate(reuse.length)
+        self._cut(donor, reuse.length)
         sequence.seq, sequence.cells = donor.seq, donor.cells
 
     def _copy(self, sequence: Sequence, reuse: _Reuse) -> None:
@@ -297,6 +342,14 @@ class Scheduler:
         sequence.known.truncate(sequence.computed)
         self._touch(sequence)
         self.parked[sequence.seq] = sequence
+
+    def _cut(self, sequence: Sequence, length: int) -> None:
+        """Keep the first `length` tokens of what is computed."""
+        assert sequence.seq is not None
+        if length < sequence.computed:
+            self._operations.append(Truncate(sequence.seq, length))
+            self.pool.release(sequence.cells.view()[length:])
+            sequence.cells.truncate(length)
 
     def _touch(self, sequence: Sequence) -> None:
         self._arrivals += 1
@@ -364,7 +417,7 @@ class Scheduler:
         start = sequence.computed
         sequence.cells.extend(self.pool.allocate(rows))
         tokens = sequence.known.view()[start : start + rows].copy()
-        return Span(sequence.id, sequence.seq, start, tokens, sequence.remaining == 0)
+        return Span(sequence.id, sequence.seq, start, tokens, int(sequence.remaining == 0))
 
     def _make_room(self, cells: int, *, for_sequence: Sequence) -> bool:
         """Free at least `cells`: parked sequences go first, then the youngest live one is sent

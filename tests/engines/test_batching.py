@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from okno.engines.llamacpp import LlamaCpp
-from okno.schedule.scheduler import Limits, Scheduler, Step, Truncate
+from okno.schedule.scheduler import Limits, Sampled, Scheduler, Step, Truncate
 from okno.schedule.sequence import Sequence
 from tests.engines.drive import DEMO, options
 
@@ -66,13 +66,14 @@ class Driver:
         while self.scheduler.live or len(self.scheduler.waiting):
             step = self.scheduler.schedule(budget)
             logits = self.execute(step)
-            sampled: dict[str, int | None] = {}
-            wanting = [s for s in step.spans if s.wants_logits]
+            sampled: dict[str, Sampled] = {}
+            wanting = [s for s in step.spans if s.logits]
             for span, row in zip(wanting, logits, strict=True):
                 done = rows[span.id]
                 done.append(row.copy())
                 answer = forced[span.id].answer
-                sampled[span.id] = answer[len(done) - 1] if len(done) <= len(answer) else None
+                ended = len(done) > len(answer)
+                sampled[span.id] = Sampled((0 if ended else answer[len(done) - 1],), ended)
             self.scheduler.update(step, sampled)
             if cancel is not None and len(rows[cancel]) == 3:
                 self.scheduler.cancel(cancel)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from okno.schedule.scheduler import Copy, Limits, Scheduler, Step, Truncate
+from okno.schedule.scheduler import Copy, Limits, Sampled, Scheduler, Step, Truncate
 from okno.schedule.sequence import Sequence
 from tests.schedule.mirror import MirrorCache, check_books, next_token
 
@@ -37,18 +37,18 @@ class Run:
         if step.spans:  # as the engine loop does
             self.cache.execute(step)
             check_books(self.scheduler, self.cache)
-        sampled: dict[str, int | None] = {}
+        sampled: dict[str, Sampled] = {}
         for span in step.spans:
             sequence = self.scheduler.live[span.id]
             self.cached[span.id] = sequence.cached
-            if not span.wants_logits:
+            if not span.logits:
                 continue
             seen = self.cache.tokens(span.seq)
             assert seen == self.texts[span.id], "the cache holds this request's tokens, no others"
             token = next_token(seen)
             self.texts[span.id].append(token)
             ended = len(self.texts[span.id]) >= sequence.max_tokens
-            sampled[span.id] = None if ended else token
+            sampled[span.id] = Sampled((token,), ended)
             if ended:
                 self.done[span.id] = self.texts[span.id]
         self.scheduler.update(step, sampled)
@@ -98,7 +98,7 @@ def test_a_long_prompt_advances_in_pieces_beside_running_sequences() -> None:
     while "long" not in run.done:
         step = run.step(budget=8)
         assert step.rows <= 8
-        assert any(span.id == "short" and span.wants_logits for span in step.spans)
+        assert any(span.id == "short" and span.logits for span in step.spans)
 
 
 def test_prompt_rows_bounds_only_the_prompt_pieces() -> None:
