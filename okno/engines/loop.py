@@ -24,8 +24,9 @@ from okno.engines.protocol import (
     Slot,
 )
 from okno.engines.task import Task
-from okno.schedule.pacer import Pacer
-from okno.schedule.scheduler import Sampled, Scheduler, Step
+from okno.schedule.pacer import Pacer, Target
+from okno.schedule.scheduler import Scheduler
+from okno.schedule.step import Sampled, Step
 from okno.schedule.sequence import Sequence
 
 IDLE_WAIT_S = 0.5
@@ -59,7 +60,11 @@ class EngineLoop:
     leave through `send`. `loops` and `steps` are read by the heartbeat."""
 
     def __init__(
-        self, engine: Engine, send: Callable[[FromWorker], None], clock: Callable[[], float]
+        self,
+        engine: Engine,
+        send: Callable[[FromWorker], None],
+        clock: Callable[[], float],
+        target_itl_s: float | None = None,
     ) -> None:
         self.engine = engine
         self.inbox: SimpleQueue[Work] = SimpleQueue()
@@ -70,7 +75,7 @@ class EngineLoop:
         self.patience = 1.0
         self._send = send
         self._clock = clock
-        self._pacer = Pacer(engine.window.step_tokens)
+        self._pacer = Pacer(engine.window.step_tokens, engine.learner, Target(target_itl_s))
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
         self._events = Events()
@@ -137,12 +142,11 @@ class EngineLoop:
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
-        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows())
+        return self.scheduler.schedule(self.engine.window.step_tokens, self._pacer.prompt_rows)
 
-    def _prompt_rows(self) -> int:
-        """How many rows of prompts (or of texts to embed) the next engine call may take."""
-        decoding = any(sequence.decoding for sequence in self.scheduler.live.values())
-        return self._pacer.prompt_rows(mixed=decoding)
+    def _embed_rows(self) -> int:
+        """How many rows of texts to embed the next engine call may take."""
+        return self._pacer.prompt_rows(self.scheduler.ahead())
 
     def _execute(self, step: Step) -> None:
         started = self._clock()
@@ -154,12 +158,9 @@ class EngineLoop:
         now = self._clock()
         self.steps += 1
         self.rows += step.rows
-        if step.rows > step.decodes:
-            self._pacer.learn(step.rows, now - started)
         used_cells = self.scheduler.pool.used
         self.scheduler.update(step, self._sample(step, logits, now))
-        if self.engine.learner is not None:
-            self.engine.learner.learn(step, used_cells, self._clock() - started)
+        self.engine.learner.learn(step, used_cells, self._clock() - started)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
         sampled: dict[str, Sampled] = {}
@@ -198,7 +199,7 @@ class EngineLoop:
     def _embed_piece(self) -> None:
         job = self._embeds[0]
         if job.running is None:
-            job.running = self.engine.embed(job.inputs[len(job.done)], self._prompt_rows)
+            job.running = self.engine.embed(job.inputs[len(job.done)], self._embed_rows)
         if self.engine.facts.is_embedding_model:
             self.patience = WHOLE_INPUT_PATIENCE
         try:
@@ -230,7 +231,7 @@ class EngineLoop:
             scheduler.pool.used,
             scheduler.pool.size,
             self.steps,
-            learner.refinement.to_json() if (learner := self.engine.learner) else None,
+            self.engine.learner.lesson(),
         )
 
 

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from okno.core.errors import BadSetting
 from okno.core.window import MemoryUse, ModelFacts
 from okno.engines.auto_window import Asked, check, plain_window
+from okno.engines.learning import RowLearner
 from okno.engines.protocol import WorkerOptions
-from okno.schedule.scheduler import Copy, Limits, Step
+from okno.schedule.step import Copy, Limits, Step
 
 CTX_TRAIN = 4096
 BOS, END, USER, ASSISTANT, SYSTEM = 256, 257, 258, 259, 260
@@ -81,7 +82,6 @@ class ScriptedEngine:
 
     chat_template: str | None = TEMPLATE
     adds_bos = True
-    learner = None
     notes = ("scripted engine: no model, answers are echoes",)
 
     def __init__(self, options: WorkerOptions) -> None:
@@ -95,6 +95,7 @@ class ScriptedEngine:
         )  # fmt: skip
         self.vocab = ByteVocabulary()
         self.facts = _facts(options)
+        self.learner = RowLearner()
         self._script = _script(options.script)
         self._cache: dict[int, list[int]] = {}
 
