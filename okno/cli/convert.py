@@ -15,7 +15,6 @@ from okno.engines.protocol import WorkerOptions
 from okno.inspect.listing import LocalModel
 from okno.server.settings import GenerationDefaults, ServerSettings
 
-
 GIB = 2**30
 
 

@@ -26,8 +26,8 @@ from okno.engines.protocol import (
 from okno.engines.task import Task
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
-from okno.schedule.step import Sampled, Step
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Sampled, Step
 
 IDLE_WAIT_S = 0.5
 WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call

@@ -56,9 +56,7 @@ class Task:
             self._accept(token)
             self.text.push(self.vocab.pieces[token])
 
-    def sample(
-        self, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
-    ) -> Delta:
+    def sample(self, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float) -> Delta:
         """The next tokens of this sequence: one, and one more for each draft that sampling from
         the row before it agrees with. rows: (1 + drafts, n_vocab). Sets `finished` when one was
         the last.

@@ -53,8 +53,8 @@ Operation = Copy | Truncate | Save | Restore | Forget
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Rows of one sequence: `tokens` at positions start... logits: of so many rows at its end they
-    are wanted: 0 while its prompt goes on, 1 for the last known token, 1 more per draft after it."""
+    """Rows of one sequence: `tokens` at positions start... logits: wanted of so many rows at its
+    end: 0 while its prompt goes on, 1 for the last known token, 1 more per draft after it."""
 
     id: str
     seq: int
