@@ -164,8 +164,8 @@ class LoadSettings(Part):
         Flag(
             ("--target-itl",), WINDOW,
             "seconds between two tokens that the prompts of others may cost",
-            "Prompts advance in pieces that keep it. auto: 0.3, more where pieces so small would slow "
-            "prompts down by half. 0: no limit.",
+            "Prompts advance in pieces that keep it. auto: 0.3, more where pieces so small would "
+            "slow prompts down by half. 0: no limit.",
             metavar="SECONDS|auto",
         ),
     ] = None  # fmt: skip

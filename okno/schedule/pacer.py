@@ -9,8 +9,7 @@ are nearly as fast the shortest step where somebody decodes, the longest where n
 While somebody decodes, a step may take the target gap between tokens (`--target-itl`); without
 neighbours ALONE_S, short enough that a client who leaves frees its sequence within two seconds.
 The default target follows the curve: MIXED_S, twice the step without prompts if that is longer, and
-up to LONGEST_S where pieces within the target would compute prompts at less than two thirds of their
-speed.
+up to LONGEST_S where pieces within the target would compute prompts WORTH_WAITING times slower.
 """
 
 from __future__ import annotations
