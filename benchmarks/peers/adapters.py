@@ -149,7 +149,8 @@ class PythonPeer(Peer):
 
 @dataclass(frozen=True)
 class LlamaCppPython(PythonPeer):
-    """The server inside llama-cpp-python: one request at a time."""
+    """The server inside llama-cpp-python: one request at a time, and here each to its end (by
+    default a new request ends the one before)."""
 
     name: str = "llama-cpp-python server"
     modules: tuple[str, ...] = (
@@ -162,7 +163,8 @@ class LlamaCppPython(PythonPeer):
     def command(self, work: Work, port: int) -> list[str]:
         return self.run(
             "-m", "llama_cpp.server", "--model", str(work.model), "--host", "127.0.0.1",
-            "--port", str(port), "--n_ctx", str(work.ctx), *_threads("--n_threads", work),
+            "--port", str(port), "--n_ctx", str(work.ctx), "--interrupt_requests", "False",
+            *_threads("--n_threads", work),
         )  # fmt: skip
 
 

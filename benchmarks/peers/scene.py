@@ -42,11 +42,12 @@ class Scene:
         client: str = "",
     ) -> LoadRequest:  # fmt: skip
         """Request `number` of about so many (scaled) tokens; only shared_tokens are common."""
-        prompts = Prompts(self.seed, self._words(shared_tokens) if shared_tokens else 0)
-        prompt = prompts.prompt(number, self._words(prompt_tokens))
+        prompts = Prompts(self.seed, self.words(shared_tokens) if shared_tokens else 0)
+        prompt = prompts.prompt(number, self.words(prompt_tokens))
         return LoadRequest(prompt, self.size(max_tokens), client=client, ignore_eos=True)
 
-    def _words(self, tokens: int) -> int:
+    def words(self, tokens: int) -> int:
+        """How many words make about so many (scaled) tokens."""
         return max(2, round(self.size(tokens) / self.tokens_per_word))
 
     async def ask(self, request: LoadRequest) -> Answer:

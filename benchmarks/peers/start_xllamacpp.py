@@ -15,7 +15,7 @@ def main() -> None:
     model, port, batch_size, pool, threads = sys.argv[1], *map(int, sys.argv[2:6])
     params = xllamacpp.CommonParams()
     params.model.path = model
-    params.hostname, params.port = "127.0.0.1", port
+    params.port = port  # it listens on 127.0.0.1 unless told otherwise
     params.n_parallel, params.n_ctx = batch_size, pool
     if threads:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads

@@ -93,11 +93,10 @@ def ratio(times: float) -> str:
 def failure_list(results: Results, scenarios: Sequence[Scenario]) -> str:
     """What failed, with the server's own words."""
     titles = {scenario.key: scenario.title for scenario in scenarios}
-    lines = [
-        f"- {peer}, {titles[key]}: {texts[0]} ({len(texts)} of its runs)"
-        for (key, peer), texts in results.failures.items()
-        if key in titles
-    ]
+    told: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (key, peer), texts in results.failures.items():
+        told[peer, texts[0]].append(f"{titles[key]} ({len(texts)}x)")
+    lines = [f"- {peer}: {text}. In: {'; '.join(where)}" for (peer, text), where in told.items()]
     return "\n".join(lines) + "\n" if lines else "Nothing failed.\n"
 
 

@@ -63,10 +63,12 @@ class ShortLong:
     """Short prompts with a share of long ones."""
 
     max_tokens: int
+    short_words: int = SHORT_WORDS
+    long_words: int = LONG_WORDS
 
     def draw(self, source: random.Random) -> Lengths:
         is_long = source.random() < LONG_SHARE
-        return Lengths(LONG_WORDS if is_long else SHORT_WORDS, self.max_tokens)
+        return Lengths(self.long_words if is_long else self.short_words, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

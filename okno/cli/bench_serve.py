@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from okno.cli.progress import loading
+from okno.config.network import DEFAULT_HOST, DEFAULT_PORT
 from okno.core.errors import BadSetting
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Url = Annotated[
     typer.Argument(
         metavar="[URL]", show_default=False,
         help="http://host:port, with or without /v1, or the whole address of an endpoint. Default: "
-        "the server at http://127.0.0.1:7860.",
+        f"the server at http://{DEFAULT_HOST}:{DEFAULT_PORT}.",
     ),
 ]  # fmt: skip
 Rate = Annotated[
@@ -222,7 +223,7 @@ def _write(out: Path, summary: LoadSummary, about: dict[str, str], secret: str |
 
     lines = "".join(f"- {name}: {text}\n" for name, text in about.items())
     where = environment() if secret is None else environment().replace(secret, "...")
-    page = markdown(f"Load on {about['server']}", f"{lines}{where}", summary)
+    page = markdown(f"Load on {about['server']}", f"{lines}\nMeasured from:\n\n{where}", summary)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")

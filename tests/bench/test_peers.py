@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.peers import batched_bench, scenarios
+from benchmarks.peers import batched_bench, build_llama_server, scenarios
 from benchmarks.peers.adapters import LlamaCppPython, LlamaServer, VllmCpu, Work, Xllamacpp, peers
 from benchmarks.peers.scenarios import SCENARIOS, Scenario
 from benchmarks.peers.scene import ScenarioFailed, Scene, measured_scene
@@ -89,8 +89,10 @@ def test_the_table_has_medians_ratios_and_what_failed() -> None:
     assert row.split(" | ")[2:] == [
         "11.0 tok/s", "5.00 tok/s (1 runs failed) (2.20x)", "failed", "- |",
     ]  # fmt: skip
-    told = failure_list(results, [STREAMS])
-    assert "- other, 16 streams, short prompts: it died (1 of its runs)" in told
+    results.fail(BY_KEY["one"], "third", "refused")
+    told = failure_list(results, SCENARIOS)
+    assert told.splitlines()[1].endswith("16 streams, short prompts (1x); one stream (1x)")
+    assert told.splitlines()[0] == "- other: it died. In: 16 streams, short prompts (1x)"
     assert failure_list(Results(), [STREAMS]) == "Nothing failed.\n"
 
 
@@ -110,6 +112,23 @@ def test_batched_bench_prints_what_we_read() -> None:
     words = batched_bench.command(Path("b"), Path("m"), (16, 32), 2)
     assert words[words.index("-c") + 1] == str(32 * 80)
     assert words[words.index("-npl") + 1] == "16,32"
+
+
+def test_llama_server_is_built_outside_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = Path(build_llama_server.__file__).parent / "build"
+    monkeypatch.setattr(sys, "argv", ["build_llama_server.py", str(inside)])
+    with pytest.raises(SystemExit, match="outside"):
+        build_llama_server.main()
+    assert not inside.exists()
+
+
+def test_amx_is_compiled_away_where_okno_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_amx in (False, True):
+        monkeypatch.setattr(build_llama_server, "machine_has_amx", lambda has=has_amx: has)
+        flags = " ".join(build_llama_server.flags())
+        assert ("-mno-amx-tile" in flags) == has_amx
+        assert "-DGGML_NATIVE=ON" in flags
+        assert "-DLLAMA_CURL=OFF" in flags
 
 
 def ends(body: dict[str, Any]) -> str:
