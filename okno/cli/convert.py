@@ -37,6 +37,7 @@ def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerO
         prefer=settings.prefer,
         max_ttft_s=settings.max_ttft,
         min_tok_s=settings.min_tok_s,
+        trace=settings.trace is not None,
     )
 
 
