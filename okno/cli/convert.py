@@ -41,6 +41,7 @@ def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerO
         max_ttft_s=settings.max_ttft,
         min_tok_s=settings.min_tok_s,
         target_itl_s=settings.target_itl,
+        trace=settings.trace is not None,
     )
 
 

@@ -15,6 +15,8 @@ from okno.engines.protocol import (
     Embedded,
     Inspect,
     Inspection,
+    Recall,
+    Recalled,
     Tokenize,
     Tokenized,
 )
@@ -61,4 +63,9 @@ class CallClient(ABC):
     async def inspect(self) -> Inspection:
         answer = await self._call(Inspect)
         assert isinstance(answer, Inspection)
+        return answer
+
+    async def steps(self, last: int) -> Recalled:
+        answer = await self._call(lambda number: Recall(number, last))
+        assert isinstance(answer, Recalled)
         return answer

@@ -1,4 +1,4 @@
-"""Questions to the worker that get one answer: tokenize, detokenize, embed, inspect.
+"""Questions to the worker that get one answer: tokenize, detokenize, embed, inspect, recall.
 
 A call that was under way when a worker died is asked again; one that was under way at several
 deaths is a suspect and asked alone, as with streams (engines/streams.py).
@@ -11,10 +11,18 @@ import itertools
 from dataclasses import dataclass
 
 from okno.core.errors import EngineFailed, ErrorInfo
-from okno.engines.protocol import Answer, CallFailed, Detokenize, Embed, Inspect, Tokenize
+from okno.engines.protocol import (
+    Answer,
+    CallFailed,
+    Detokenize,
+    Embed,
+    Inspect,
+    Recall,
+    Tokenize,
+)
 from okno.engines.streams import FAIL_AT, SUSPECT_AT
 
-Call = Tokenize | Detokenize | Embed | Inspect
+Call = Tokenize | Detokenize | Embed | Inspect | Recall
 
 
 @dataclass(slots=True, eq=False)

@@ -41,10 +41,13 @@ from okno.engines.protocol import (
     LoadFailed,
     Loading,
     Ready,
+    Recall,
+    Recalled,
     Shutdown,
     Submit,
     Tokenize,
     ToWorker,
+    Traced,
     WorkerOptions,
     decode_to_worker,
 )
@@ -114,6 +117,8 @@ class Worker:
         self._prepare_constrained = ThreadPoolExecutor(1, thread_name_prefix="constrained")
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
         self._process = psutil.Process()
+        self._tracing = options.trace
+        self._traced = 0  # the newest step that was sent
 
     def run(self) -> None:
         """Serve until the process ends."""
@@ -138,7 +143,7 @@ class Worker:
                 threads.submit(self._submit, message)
             case Cancel(id):
                 self._loop.inbox.put(Leave(id))
-            case Tokenize() | Detokenize() | Embed():
+            case Tokenize() | Detokenize() | Embed() | Recall():
                 self._loop.arrivals.begin(message.call)
                 self._calls.submit(self._call, message)
             case CancelCall() | Inspect():
@@ -155,7 +160,7 @@ class Worker:
             self._loop.arrivals.arrived(id)
             self._wire.send(Events(failed=[Failed(id, error.info)]))
 
-    def _call(self, message: Tokenize | Detokenize | Embed) -> None:
+    def _call(self, message: Tokenize | Detokenize | Embed | Recall) -> None:
         try:
             with _named_failures():
                 self._answer(message)
@@ -163,7 +168,7 @@ class Worker:
             self._loop.arrivals.arrived(message.call)
             self._wire.send(CallFailed(message.call, error.info))
 
-    def _answer(self, message: Tokenize | Detokenize | Embed) -> None:
+    def _answer(self, message: Tokenize | Detokenize | Embed | Recall) -> None:
         match message:
             case Tokenize():
                 self._loop.arrivals.arrived(message.call)
@@ -173,12 +178,24 @@ class Worker:
                 self._wire.send(self._answers.detokenized(message))
             case Embed():
                 self._loop.inbox.put(self._answers.embed_job(message))
+            case Recall(call, last):
+                self._loop.arrivals.arrived(call)
+                log = self._loop.meter.log
+                self._wire.send(Recalled(call, log.last(last), log.count))
 
     def _beat(self) -> None:
         with _or_end():
             while True:
+                self._send_trace()
                 self._send_heartbeat()
                 time.sleep(HEARTBEAT_S)
+
+    def _send_trace(self) -> None:
+        """The steps since the last time, if they are traced."""
+        meter = self._loop.meter
+        if self._tracing and (steps := meter.log.after(self._traced)):
+            self._traced = steps[-1].step
+            self._wire.send(Traced(meter.began_s, steps))
 
     def _send_heartbeat(self) -> None:
         loop = self._loop
@@ -193,6 +210,7 @@ class Worker:
                 pool_cells=self._engine.limits.pool_cells,
                 process_bytes=self._process.memory_info().rss,
                 patience=loop.patience,
+                tally=loop.meter.tally,
             )
         )
 

@@ -26,6 +26,7 @@ from okno.server.metrics import Metrics
 from okno.server.plan import plan, recommend
 from okno.server.security import Security, check_json
 from okno.server.settings import ServerSettings
+from okno.server.steps import steps
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/okno/v1/hardware", hardware),
     ("POST", "/okno/v1/plan", plan),
     ("GET", "/okno/v1/recommend", recommend),
+    ("GET", "/okno/v1/steps", steps),
     ("GET", "/okno/v1/config", config),
     ("GET", "/okno/v1/config/schema", config_schema),
 )
