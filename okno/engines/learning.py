@@ -24,7 +24,7 @@ class StepLearner:
         predicted_s = self.model.step_s(
             [len(span.tokens) for span in step.spans],
             [span.start for span in step.spans],
-            step.decodes,
+            step.outputs,
             parked_cells=max(0, used_cells - seen_cells),
         )
         self.refinement.observe(step.rows, predicted_s, seconds)

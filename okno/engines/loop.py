@@ -23,6 +23,7 @@ from okno.engines.protocol import (
     Inspection,
     Slot,
 )
+from okno.engines.speculation import Speculation
 from okno.engines.task import Task
 from okno.schedule.pacer import Pacer
 from okno.schedule.scheduler import Sampled, Scheduler, Step
@@ -59,9 +60,14 @@ class EngineLoop:
     leave through `send`. `loops` and `steps` are read by the heartbeat."""
 
     def __init__(
-        self, engine: Engine, send: Callable[[FromWorker], None], clock: Callable[[], float]
+        self,
+        engine: Engine,
+        send: Callable[[FromWorker], None],
+        clock: Callable[[], float],
+        speculation: Speculation | None = None,
     ) -> None:
         self.engine = engine
+        self.speculation = speculation
         self.inbox: SimpleQueue[Work] = SimpleQueue()
         self.arrivals = Arrivals()
         self.scheduler = Scheduler(engine.limits)
@@ -137,7 +143,9 @@ class EngineLoop:
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
-        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows())
+        prompt_rows = self._prompt_rows()
+        drafts = self.speculation.propose(self.scheduler, prompt_rows) if self.speculation else None
+        return self.scheduler.schedule(self.engine.window.step_tokens, prompt_rows, drafts)
 
     def _prompt_rows(self) -> int:
         """How many rows of prompts (or of texts to embed) the next engine call may take."""
@@ -154,10 +162,13 @@ class EngineLoop:
         now = self._clock()
         self.steps += 1
         self.rows += step.rows
-        if step.rows > step.decodes:
+        if step.rows > step.outputs:
             self._pacer.learn(step.rows, now - started)
         used_cells = self.scheduler.pool.used
-        self.scheduler.update(step, self._sample(step, logits, now))
+        sampled = self._sample(step, logits, now)
+        self.scheduler.update(step, sampled)
+        if self.speculation is not None:
+            self.speculation.learn(step, sampled, used_cells, now - started)
         if self.engine.learner is not None:
             self.engine.learner.learn(step, used_cells, self._clock() - started)
 

@@ -26,7 +26,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine `scripted` loads no file (see engines/scripted.py). queue_limit: waiting requests.
     prefer, max_ttft_s, min_tok_s steer `auto`; calibration (core/calibration.py, as JSON),
     refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
-    model, None: nothing yet.
+    model, None: nothing yet. speculate: who guesses next tokens; draft_path: a draft model's file,
+    empty: none; it guesses at most draft_tokens at once.
     """
 
     model_path: str
@@ -52,6 +53,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibration: dict[str, Any] | None = None
     refinement: list[list[float]] | None = None
     process_bytes: int | None = None
+    speculate: Literal["auto", "lookup", "draft", "off"] = "auto"
+    draft_path: str = ""
+    draft_tokens: int = 8
 
 
 # Server to worker ------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ Operation = Copy | Truncate
 @dataclass(frozen=True, slots=True)
 class Span:
     """Rows of one sequence: `tokens` at positions start... logits: of so many rows at its end they
-    are wanted: 0 while its prompt goes on, 1 for the last known token, 1 more per draft after it."""
+    are wanted: 0 while its prompt goes on, 1 for the last known token, and 1 per draft after it."""
 
     id: str
     seq: int
@@ -89,13 +89,19 @@ class Step:
         """Sequences that get a token."""
         return sum(span.logits > 0 for span in self.spans)
 
+    @property
+    def outputs(self) -> int:
+        """Rows with logits: one per decode and one per draft."""
+        return sum(span.logits for span in self.spans)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """batch_size: live sequences at most. seq_ids: engine sequences (live and parked).
     pool_cells: KV cells. copies: prefixes can be shared between sequences (unified pool).
     truncates: a sequence can be rolled back to any length (plain attention). parks: finished
-    sequences are kept for later prefixes."""
+    sequences are kept for later prefixes. outputs: rows with logits in one step at most
+    (never less than batch_size); None: as many as there are rows."""
 
     batch_size: int
     seq_ids: int
@@ -103,6 +109,7 @@ class Limits:
     copies: bool = True
     truncates: bool = True
     parks: bool = True
+    outputs: int | None = None
 
 
 @dataclass(slots=True)
@@ -176,8 +183,7 @@ class Scheduler:
             left = min(left, prompt_rows)
         prompts = self._prompt_spans(left, must=not spans)
         if drafts and self.limits.truncates:
-            free = row_budget - len(spans) - sum(len(span.tokens) for span in prompts)
-            spans = self._with_drafts(spans, drafts, free)
+            spans = self._with_drafts(spans, drafts, self._free_rows(row_budget, spans + prompts))
         spans += prompts
         if not spans:
             return Step((), ())  # the operations wait for the next step that runs
@@ -189,15 +195,22 @@ class Scheduler:
         cancelled meanwhile, or failed and is to be cancelled."""
         for span in step.spans:
             sequence = self.live.get(span.id)
-            if sequence is None or not span.logits or span.id not in sampled:
+            if sequence is None or not span.logits:
                 continue
-            found = sampled[span.id]
+            found = sampled.get(span.id, Sampled(()))
             right = max(0, len(found.tokens) - 1)
             self._cut(sequence, sequence.computed - (len(span.drafts) - right))
             sequence.known.extend(np.array(found.tokens, dtype=np.int32))
             self.waiting.charge(sequence.client, len(found.tokens))
             if found.ended:
                 self._park(self.live.pop(span.id))
+
+    def _free_rows(self, row_budget: int, spans: Tokens[Span]) -> int:
+        """Rows that drafts may have beside `spans`; each of them gives logits."""
+        free = row_budget - sum(len(span.tokens) for span in spans)
+        if self.limits.outputs is None:
+            return free
+        return min(free, self.limits.outputs - sum(span.logits for span in spans))
 
     def _with_drafts(
         self, spans: Tokens[Span], drafts: Mapping[str, Tokens[int]], left: int
@@ -213,9 +226,8 @@ class Scheduler:
                 guess = np.array(drafts[span.id][:count], dtype=np.int32)
                 sequence.cells.extend(self.pool.allocate(count))
                 left -= count
-                span = replace(
-                    span, tokens=np.concatenate([span.tokens, guess]), logits=1 + count
-                )
+                tokens = np.concatenate([span.tokens, guess])
+                span = replace(span, tokens=tokens, logits=1 + count)
             longer.append(span)
         return longer
 
@@ -336,6 +348,7 @@ class Scheduler:
         """Keep what is computed for a later prefix, or drop it when it is not worth keeping."""
         if sequence.seq is None:
             return
+        self._cut(sequence, len(sequence.known))  # drafts of a step it was cancelled in
         if not self.limits.parks or sequence.computed < MIN_SHARED_TOKENS:
             self._drop(sequence)
             return
