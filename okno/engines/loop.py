@@ -25,6 +25,7 @@ from okno.engines.protocol import (
     Slot,
 )
 from okno.engines.queue_watch import QueueWatch
+from okno.engines.speculation import Speculation
 from okno.engines.task import Task
 from okno.schedule.cost import Ahead
 from okno.schedule.pacer import Pacer, Target
@@ -67,9 +68,11 @@ class EngineLoop:
         engine: Engine,
         send: Callable[[FromWorker], None],
         clock: Callable[[], float],
+        speculation: Speculation | None = None,
         target_itl_s: float | None = None,
     ) -> None:
         self.engine = engine
+        self.speculation = speculation
         self.inbox: SimpleQueue[Work] = SimpleQueue()
         self.arrivals = Arrivals()
         self.scheduler = Scheduler(engine.limits)
@@ -153,11 +156,17 @@ class EngineLoop:
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
+        drafts = None
+        if self.speculation is not None:
+            rows = self._prompt_rows(self.scheduler.ahead())
+            drafts = self.speculation.propose(self.scheduler, rows)
         self.meter.allowed = None
-        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows)
+        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows, drafts)
 
     def _prompt_rows(self, ahead: Ahead) -> int:
         """How many rows of prompts the step ahead may take."""
+        if not ahead.prompt_tokens:
+            return 0
         self.meter.allowed = rows = self._pacer.prompt_rows(ahead)
         return rows
 
@@ -182,6 +191,8 @@ class EngineLoop:
         used_cells = self.scheduler.pool.used
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
+        if self.speculation is not None:
+            self.speculation.learn(step, sampled, used_cells, now - started)
         booked = self._clock()
         self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)

@@ -30,7 +30,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefer, max_ttft_s, min_tok_s steer `auto`; target_itl_s: the gap between tokens that prompts of
     others may cost (None: auto, 0: no limit); calibration (core/calibration.py, as JSON),
     refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
-    model, None: nothing yet. trace: send the record of every step.
+    model, None: nothing yet. trace: send the record of every step. speculate: who guesses next tokens; draft_path: a draft model's file,
+    empty: none; it guesses at most draft_tokens at once.
     """
 
     model_path: str
@@ -59,6 +60,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refinement: list[list[float]] | None = None
     process_bytes: int | None = None
     trace: bool = False
+    speculate: Literal["auto", "lookup", "draft", "off"] = "auto"
+    draft_path: str = ""
+    draft_tokens: int = 8
 
 
 # Server to worker ------------------------------------------------------------------------------

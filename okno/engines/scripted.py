@@ -82,6 +82,7 @@ class ScriptedEngine:
 
     chat_template: str | None = TEMPLATE
     adds_bos = True
+    drafter = None
     notes = ("scripted engine: no model, answers are echoes",)
 
     def __init__(self, options: WorkerOptions) -> None:

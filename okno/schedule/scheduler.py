@@ -97,8 +97,8 @@ class Scheduler:
             left = min(left, prompt_rows(ahead))
         prompts = self._prompt_spans(left, must=not decodes)
         if drafts and self.limits.truncates:
-            rows = len(decodes) + sum(len(span.tokens) for span in prompts)
-            decodes = self._with_drafts(decodes, drafts, row_budget - rows)
+            free = self._free_rows(row_budget, [*decodes, *prompts])
+            decodes = self._with_drafts(decodes, drafts, free)
         if not decodes and not prompts:
             return Step((), ())  # the operations wait for the next step that runs
         step = Step(self.cache.take_operations(), (*decodes, *prompts))
@@ -113,8 +113,8 @@ class Scheduler:
             if sequence is None:
                 continue
             self.cache.checkpoint(sequence)
-            if span.logits and span.id in sampled:
-                self._take(sequence, span, sampled[span.id])
+            if span.logits:
+                self._take(sequence, span, sampled.get(span.id, Sampled(())))
 
     def ahead(self) -> Ahead:
         """What the live sequences bring into the next step, before its rows of prompts are
@@ -274,6 +274,13 @@ class Scheduler:
             self.cache.computed_prompt(sequence)
             left -= rows
         return spans
+
+    def _free_rows(self, row_budget: int, spans: Tokens[Span]) -> int:
+        """Rows that drafts may have beside `spans`; each of them gives logits."""
+        free = row_budget - sum(len(span.tokens) for span in spans)
+        if self.limits.outputs is None:
+            return free
+        return min(free, self.limits.outputs - sum(span.logits for span in spans))
 
     def _with_drafts(
         self, spans: Tokens[Span], drafts: Mapping[str, Tokens[int]], left: int
