@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from okno.core.request import Message
+from okno.core.window import WindowChange
 from okno.engines.calls import Call
 from okno.engines.protocol import (
     Answer,
@@ -15,6 +16,8 @@ from okno.engines.protocol import (
     Embedded,
     Inspect,
     Inspection,
+    Resize,
+    Resized,
     Tokenize,
     Tokenized,
 )
@@ -61,4 +64,9 @@ class CallClient(ABC):
     async def inspect(self) -> Inspection:
         answer = await self._call(Inspect)
         assert isinstance(answer, Inspection)
+        return answer
+
+    async def resize(self, change: WindowChange) -> Resized:
+        answer = await self._call(lambda number: Resize(number, change))
+        assert isinstance(answer, Resized)
         return answer

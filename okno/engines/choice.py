@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from okno.core.calibration import Calibration, from_json
 from okno.core.load import Load
-from okno.core.machine import Machine
+from okno.core.machine import Device, Machine
 from okno.core.plan import SpeedPlan
 from okno.core.window import KVType
 from okno.engines.auto_window import Asked, Chosen, choose_window
@@ -33,16 +34,20 @@ class Choice:
     learner: StepLearner | None
 
 
-def choose_for(options: WorkerOptions, kv_type: KVType) -> Choice:
-    """The window for `options` here and now. Raises ModelUnusable for a file that is no sound
+def choose_for(
+    options: WorkerOptions, kv_type: KVType, held_bytes: Mapping[str, int] | None = None
+) -> Choice:
+    """The window for `options` here and now. held_bytes: this process has the model loaded and
+    serves, and holds so much on accelerators: what it holds counts as free, and the engine is asked
+    in a child, whose end costs nothing. Raises ModelUnusable for a file that is no sound
     GGUF, BadSetting, DoesNotFit."""
     path = Path(options.model_path)
-    header, machine = read_header(path), _machine()
+    header, machine = read_header(path), _machine(held_bytes or {})
     asked = _asked(options, kv_type)
     known = _known_calibration(options, machine)
     refinement = refinement_from(options.refinement if known else None)
     planner = Planner(header, known or _guessed(options, machine), refinement)
-    with DryRun(path, header, in_process=True) as dry_run:
+    with DryRun(path, header, in_process=held_bytes is None) as dry_run:
         memory = Anchored(header, machine, dry_run.memory, _overhead(options))
         speed = partial(_speed, planner, asked.goal)
         chosen = choose_window(asked, header, machine, memory, speed)
@@ -51,12 +56,18 @@ def choose_for(options: WorkerOptions, kv_type: KVType) -> Choice:
     return Choice(chosen, learner)
 
 
-def _machine() -> Machine:
+def _machine(held: Mapping[str, int]) -> Machine:
     """This machine as it is without us: what this process already holds is part of the plan."""
     machine = this_machine()
-    held_bytes = own_bytes()
-    ram = replace(machine.ram, free_bytes=machine.ram.free_bytes + held_bytes)
-    return replace(machine, ram=ram)
+    ram = replace(machine.ram, free_bytes=machine.ram.free_bytes + own_bytes())
+    devices = tuple(_without_us(device, held) for device in machine.devices)
+    return replace(machine, ram=ram, devices=devices)
+
+
+def _without_us(device: Device, held: Mapping[str, int]) -> Device:
+    if device.free_bytes is None:
+        return device
+    return replace(device, free_bytes=device.free_bytes + held.get(device.id, 0))
 
 
 def _asked(options: WorkerOptions, kv_type: KVType) -> Asked:

@@ -13,8 +13,15 @@ from typing import Literal, Protocol
 from okno.core.errors import ErrorInfo
 from okno.core.events import Event
 from okno.core.request import Message, Request
-from okno.core.window import MemoryUse, ModelFacts, Window
-from okno.engines.protocol import Detokenized, Embedded, Heartbeat, Inspection, Tokenized
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
+from okno.engines.protocol import (
+    Detokenized,
+    Embedded,
+    Heartbeat,
+    Inspection,
+    Resized,
+    Tokenized,
+)
 
 EngineState = Literal["loading", "ready", "restarting", "quarantined", "stopped"]
 
@@ -75,6 +82,11 @@ class EngineClient(Protocol):
     ) -> Embedded: ...
 
     async def inspect(self) -> Inspection: ...
+
+    async def resize(self, change: WindowChange) -> Resized:
+        """Open another window while requests go on; `status` tells it from then on. Raises
+        BadRequest, BadSetting, DoesNotFit or WindowInUse with the numbers: the window stays."""
+        ...
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests (NotReady), wait for those in flight, at most timeout_s, then

@@ -23,6 +23,7 @@ from okno.engines.protocol import (
     Inspection,
     Slot,
 )
+from okno.engines.resizing import ResizeJob, carry_out
 from okno.engines.task import Task
 from okno.schedule.pacer import Pacer
 from okno.schedule.scheduler import Sampled, Scheduler, Step
@@ -30,6 +31,7 @@ from okno.schedule.sequence import Sequence
 
 IDLE_WAIT_S = 0.5
 WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call
+RESIZE_PATIENCE = 10.0  # a large context is opened in one call
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class Leave:
     id: str
 
 
-Work = Task | Leave | EmbedJob | CancelCall | Inspect
+Work = Task | Leave | EmbedJob | CancelCall | Inspect | ResizeJob
 
 
 class EngineLoop:
@@ -118,9 +120,16 @@ class EngineLoop:
                 self._embeds = [job for job in self._embeds if job.call != call]
             case Inspect(call):
                 self._send(self._inspection(call))
+            case ResizeJob():
+                self._resize(work)
 
     def _admit(self, task: Task) -> None:
         if not self.arrivals.arrived(task.id):
+            return
+        try:
+            task.fit(self.engine.window.ctx)
+        except OknoError as error:
+            self._events.failed.append(Failed(task.id, error.info))
             return
         task.clock.queued = self._clock()
         self._tasks[task.id] = task
@@ -133,6 +142,23 @@ class EngineLoop:
             self.scheduler.cancel(id)
         else:
             self.arrivals.gone(id)
+
+    def _resize(self, job: ResizeJob) -> None:
+        """Between two steps: the window of `job`, or the reason why it stays."""
+        if not self.arrivals.arrived(job.call):
+            job.outcome.put(None)
+            return
+        self.patience = RESIZE_PATIENCE
+        try:
+            job.outcome.put(carry_out(job.prepared, self.scheduler, self._clock))
+        except OknoError as error:
+            job.outcome.put(error)
+        else:
+            self._pacer = Pacer(self.engine.window.step_tokens)
+            for embed in self._embeds:
+                embed.running = None  # its context may be gone
+        finally:
+            self.patience = 1.0
 
     # One step --------------------------------------------------------------------------------
 

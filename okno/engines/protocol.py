@@ -14,7 +14,7 @@ import msgspec
 from okno.core.errors import ErrorInfo
 from okno.core.events import Accepted, Delta, Failed, Finished
 from okno.core.request import Message, Request
-from okno.core.window import MemoryUse, ModelFacts, Window
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 HEADER = struct.Struct("<I")
@@ -112,11 +112,20 @@ class Inspect(msgspec.Struct, tag="inspect"):
     call: int
 
 
+class Resize(msgspec.Struct, tag="resize"):
+    """Open another window for the loaded model, while requests go on."""
+
+    call: int
+    change: WindowChange
+
+
 class Shutdown(msgspec.Struct, tag="shutdown"):
     """Exit now (draining is the server's business)."""
 
 
-ToWorker = Submit | Cancel | Tokenize | Detokenize | Embed | CancelCall | Inspect | Shutdown
+ToWorker = (
+    Submit | Cancel | Tokenize | Detokenize | Embed | CancelCall | Inspect | Resize | Shutdown
+)
 
 
 # Worker to server ------------------------------------------------------------------------------
@@ -221,6 +230,34 @@ class Embedded(msgspec.Struct, tag="embedded"):
     note: str
 
 
+class ResizeCounts(msgspec.Struct, frozen=True):
+    """What a resize did. pause_s: no step ran so long. staged: the old context was freed before the
+    new one was opened. state_bytes: copied. Live sequences: moved with their state; waiting_again,
+    for a slot or cells; recomputed, because states could not be moved. parked: prefixes kept of
+    those that were there (parked_before) or were set aside."""
+
+    pause_s: float = 0.0
+    staged: bool = False
+    state_bytes: int = 0
+    moved: int = 0
+    waiting_again: int = 0
+    recomputed: int = 0
+    parked_before: int = 0
+    parked: int = 0
+
+
+class Resized(msgspec.Struct, tag="resized"):
+    """Answer to Resize: the window is `window` now. needed_bytes: predicted, of the whole load."""
+
+    call: int
+    before: Window
+    window: Window
+    memory: MemoryUse
+    needed_bytes: int
+    notes: tuple[str, ...]
+    counts: ResizeCounts
+
+
 class CallFailed(msgspec.Struct, tag="call_failed"):
     """Answer to any call that could not be done."""
 
@@ -228,7 +265,7 @@ class CallFailed(msgspec.Struct, tag="call_failed"):
     error: ErrorInfo
 
 
-Answer = Tokenized | Detokenized | Embedded | Inspection | CallFailed
+Answer = Tokenized | Detokenized | Embedded | Inspection | Resized | CallFailed
 FromWorker = Loading | Ready | LoadFailed | Events | Heartbeat | Answer
 
 encode = msgspec.msgpack.Encoder().encode

@@ -46,6 +46,7 @@ from okno.engines.protocol import (
     LoadFailed,
     Loading,
     Ready,
+    Resized,
     Submit,
     WorkerOptions,
 )
@@ -310,9 +311,19 @@ class Supervisor(CallClient):
     def _on_answer(self, answer: Answer) -> None:
         if isinstance(answer, Embedded):
             self._crashes.progressed()
+        if isinstance(answer, Resized):
+            self._on_resized(answer)
         self._calls.answer(answer)
         self._changed.set()
         self._release_suspect()
+
+    def _on_resized(self, message: Resized) -> None:
+        """A new worker would open the new window."""
+        assert self._ready is not None
+        self._ready = msgspec.structs.replace(
+            self._ready, window=message.window, memory=message.memory, notes=message.notes
+        )
+        self.options = _pinned(self.options, message.window)
 
     def _pass_on(self, stream: Stream, event: Event) -> None:
         match event:
@@ -493,6 +504,7 @@ def _pinned(options: WorkerOptions, window: Window) -> WorkerOptions:
         batch_size=window.batch_size,
         ctx=window.ctx,
         kv_pool_tokens=window.kv_pool_tokens,
+        kv_type=window.kv_type,
     )
 
 

@@ -41,6 +41,7 @@ from okno.engines.protocol import (
     LoadFailed,
     Loading,
     Ready,
+    Resize,
     Shutdown,
     Submit,
     Tokenize,
@@ -48,6 +49,7 @@ from okno.engines.protocol import (
     WorkerOptions,
     decode_to_worker,
 )
+from okno.engines.resizing import resize
 from okno.engines.sandbox import Sandbox
 from okno.engines.transport import FrameSocket
 
@@ -113,6 +115,7 @@ class Worker:
         # Grammars may take a second each: they wait for each other, and nobody else for them.
         self._prepare_constrained = ThreadPoolExecutor(1, thread_name_prefix="constrained")
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
+        self._resizes = ThreadPoolExecutor(1, thread_name_prefix="resize")  # one after the other
         self._process = psutil.Process()
 
     def run(self) -> None:
@@ -141,6 +144,9 @@ class Worker:
             case Tokenize() | Detokenize() | Embed():
                 self._loop.arrivals.begin(message.call)
                 self._calls.submit(self._call, message)
+            case Resize():
+                self._loop.arrivals.begin(message.call)
+                self._resizes.submit(self._resize, message)
             case CancelCall() | Inspect():
                 self._loop.inbox.put(message)
             case Shutdown():
@@ -162,6 +168,17 @@ class Worker:
         except OknoError as error:
             self._loop.arrivals.arrived(message.call)
             self._wire.send(CallFailed(message.call, error.info))
+
+    def _resize(self, message: Resize) -> None:
+        try:
+            with _named_failures():
+                done = resize(self._engine, message, self._loop.used_cells, self._loop.inbox.put)
+                if done is not None:
+                    self._wire.send(done)
+        except OknoError as error:
+            self._wire.send(CallFailed(message.call, error.info))
+        finally:
+            self._loop.arrivals.arrived(message.call)
 
     def _answer(self, message: Tokenize | Detokenize | Embed) -> None:
         match message:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from okno.schedule.scheduler import Copy, Limits, Scheduler, Step
+from okno.schedule.resize import Moves
+from okno.schedule.scheduler import Copy, Limits, Operation, Scheduler, Step
 
 
 @dataclass
@@ -15,7 +17,15 @@ class MirrorCache:
     held: dict[int, list[tuple[object, int]]] = field(default_factory=dict)
 
     def execute(self, step: Step) -> None:
-        for operation in step.operations:
+        self.apply(step.operations)
+        for span in step.spans:
+            row = self.held.setdefault(span.seq, [])
+            assert span.start == len(row), "positions are contiguous"
+            row.extend((object(), int(token)) for token in span.tokens)
+        assert self.used <= self.limits.pool_cells
+
+    def apply(self, operations: Iterable[Operation]) -> None:
+        for operation in operations:
             if isinstance(operation, Copy):
                 assert self.limits.copies
                 assert not self.held.get(operation.dst), "a copy goes into an empty sequence"
@@ -25,10 +35,13 @@ class MirrorCache:
             else:
                 assert operation.length == 0 or self.limits.truncates
                 del self.held[operation.seq][operation.length :]
-        for span in step.spans:
-            row = self.held.setdefault(span.seq, [])
-            assert span.start == len(row), "positions are contiguous"
-            row.extend((object(), int(token)) for token in span.tokens)
+
+    def resize(self, limits: Limits, moves: Moves | None) -> None:
+        """Another cache, with what `moves` names of this one; None: an empty one."""
+        assert len({move.dst for move in moves or ()}) == len(moves or ())
+        self.limits = limits
+        self.held = {move.dst: self.held.get(move.src, []) for move in moves or ()}
+        assert all(0 <= seq < limits.seq_ids for seq in self.held)
         assert self.used <= self.limits.pool_cells
 
     @property
