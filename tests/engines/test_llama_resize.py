@@ -195,7 +195,7 @@ def test_another_kv_type_computes_all_again_and_goes_on(undisturbed: Decoding) -
         assert text == begun[id] + fresh.texts[id]
 
 
-@pytest.mark.parametrize("shape", ["gemma3-tiny", "mamba2-tiny"])
+@pytest.mark.parametrize("shape", ["gemma3-tiny", "gpt-oss-tiny", "mamba2-tiny", "granite-tiny", "lfm2-tiny"])
 def test_windows_of_attention_and_recurrent_states_move_too(
     make_model: MakeModel, shape: str
 ) -> None:
