@@ -28,8 +28,9 @@ from okno.engines import llama_resize
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.protocol import ResizeCounts, WorkerOptions
 from okno.engines.resizing import Prepared, carry_out
-from okno.schedule.scheduler import Sampled, Scheduler
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Sampled
 
 GOAL_S = 1.0
 PIECE_ROWS = 256

@@ -24,7 +24,7 @@ from okno.engines.sampling import Sampler
 from okno.engines.task import Task
 from okno.engines.text import TextStream
 from okno.engines.worker import end_with_parent
-from okno.schedule.scheduler import Truncate
+from okno.schedule.step import Truncate
 from okno.schedule.sequence import Sequence
 
 WARM_STEPS = 2

@@ -20,7 +20,8 @@ from okno.bench.calibrate_models import Block, write_block
 from okno.core.request import Sampling
 from okno.core.window import KVType
 from okno.engines.sampling import Sampler
-from okno.schedule.scheduler import Limits, Sampled, Scheduler
+from okno.schedule.scheduler import Scheduler
+from okno.schedule.step import Limits, Sampled
 from okno.schedule.sequence import Sequence
 
 # 45 M weights: 25 MB of Q4_0. One layer computes all rows, because all have logits.

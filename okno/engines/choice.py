@@ -14,7 +14,7 @@ from okno.core.plan import SpeedPlan
 from okno.core.window import KVType
 from okno.engines.auto_window import Asked, Chosen, choose_window
 from okno.engines.dry_run import DryRun
-from okno.engines.learning import StepLearner
+from okno.engines.learning import Learner, RowLearner, StepLearner
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
@@ -28,10 +28,11 @@ from okno.plan.speed_rough import computes_on_cpu, rough_calibration
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """learner None: what computes is not calibrated, so there is nothing to refine."""
+    """knows_rows: the learner starts from a calibration of what computes, or a lesson."""
 
     chosen: Chosen
-    learner: StepLearner | None
+    learner: Learner
+    knows_rows: bool
 
 
 def choose_for(
@@ -51,9 +52,10 @@ def choose_for(
         memory = Anchored(header, machine, dry_run.memory, _overhead(options))
         speed = partial(_speed, planner, asked.goal)
         chosen = choose_window(asked, header, machine, memory, speed)
-    learns = known is not None and not header.is_embedding_model
-    learner = StepLearner(planner.model(kv_type), refinement) if learns else None
-    return Choice(chosen, learner)
+    if header.is_embedding_model:
+        return Choice(chosen, RowLearner(), knows_rows=True)
+    learner = StepLearner(planner.model(kv_type), refinement, keeps=known is not None)
+    return Choice(chosen, learner, knows_rows=known is not None)
 
 
 def _machine(held: Mapping[str, int]) -> Machine:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
-from okno.engines.learning import StepLearner
+from okno.engines.learning import Learner
 from okno.engines.resizing import Prepared
-from okno.schedule.scheduler import Limits, Step
+from okno.schedule.step import Limits, Step
 
 
 class Vocabulary(Protocol):
@@ -74,8 +74,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def learner(self) -> StepLearner | None:
-        """Learns from the steps; None where nothing is predicted."""
+    def learner(self) -> Learner:
+        """Says what steps will take, and learns from those that ran."""
         ...
 
     def execute(self, step: Step) -> NDArray[np.float32]:

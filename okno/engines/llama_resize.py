@@ -14,13 +14,13 @@ from okno.core.errors import DoesNotFit
 from okno.core.plan import MemoryPlan
 from okno.engines.choice import Choice
 from okno.engines.engine import EngineBroken
-from okno.engines.llama_states import States
+from okno.engines.llama_transfer import Transfer
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import Switched
 from okno.inspect.memory import free_memory
 from okno.plan.memory_beside import fits_beside
 from okno.schedule.resize import Moves
-from okno.schedule.scheduler import Limits, Operation
+from okno.schedule.step import Limits, Operation
 
 if TYPE_CHECKING:
     from okno.engines.llamacpp import LlamaCpp
@@ -45,9 +45,10 @@ class LlamaResize:
         self.options = options
         self.choice = choice
         same_streams = options.kv_unified or limits.seq_ids == engine.limits.seq_ids
-        self.moves = same_streams and self.window.kv_type == engine.window.kv_type
+        self.fits_states = same_streams and self.window.kv_type == engine.window.kv_type
+        self.moves = self.fits_states
         self._engine = engine
-        self._states = States(whole=limits.copies)
+        self._transfer = Transfer(whole=limits.copies)
         self._keeps_states = True
         self._spare: lib.llama_context_p | None = None
 
@@ -69,9 +70,9 @@ class LlamaResize:
                 self._spare = engine.open_context(self.window, self.options)
         states_bytes = self._states_bytes(used_cells)
         self._keeps_states = self._has_room(states_bytes)
-        self.moves = self.moves and self._keeps_states
+        self.moves = self.fits_states and self._keeps_states
         if self._keeps_states:
-            self._states.reserve(states_bytes)
+            self._transfer.reserve(states_bytes)
 
     def switch(self, operations: Sequence[Operation], moves: Moves) -> Switched:
         """See Prepared."""
@@ -82,14 +83,14 @@ class LlamaResize:
             return Switched(moved=True)
         staged = self._spare is None
         wanted = self.moves or (staged and self._keeps_states)
-        saved = wanted and self._states.save(engine.context, moves)
+        saved = wanted and self._transfer.save(engine.context, moves)
         if self._spare is None:
             refused = self._open_alone()
             if refused is not None:
                 return Switched(self._restored_back(saved), staged, refused=refused)
         self._spare = engine.become(self, self._spare)
         moved = saved and self.moves and self._restored()
-        return Switched(moved, staged, self._states.size_bytes if moved else 0)
+        return Switched(moved, staged, self._transfer.size_bytes if moved else 0)
 
     def release(self) -> None:
         """See Prepared."""
@@ -113,11 +114,11 @@ class LlamaResize:
 
     def _restored(self) -> bool:
         context = self._engine.context
-        return self._states.restore(context) or _emptied(context)
+        return self._transfer.restore(context) or _emptied(context)
 
     def _restored_back(self, saved: bool) -> bool:
         context = self._engine.context
-        return saved and (self._states.restore_back(context) or _emptied(context))
+        return saved and (self._transfer.restore_back(context) or _emptied(context))
 
     def _states_bytes(self, used_cells: int) -> int:
         """About what the states take."""

@@ -1,11 +1,4 @@
-"""The states of sequences on their way from one llama.cpp context to another, in main memory.
-
-Two ways. Whole: all cells at once (llama_state_get_data), each with the list of sequences it
-belongs to, so that shared prefixes stay shared; the cells go into the new context from 0 on in
-their order, without the gaps. One by one (llama_state_seq_get_data): for models whose prefixes are
-not shared; a sliding window leaves behind what no token sees any more, so that the states also fit
-a smaller one. Source: llama.cpp src/llama-kv-cache.cpp, state_write and state_read.
-"""
+"""States of sequences in host memory: what a sequence computed, outside the KV pool."""
 
 from __future__ import annotations
 
@@ -15,90 +8,66 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
-from okno.schedule.resize import Move, Moves
+from okno.core.plan import MemoryPlan
+from okno.engines.engine import EngineBroken
+
+MOST_AUTO_BYTES = 2**30
+AUTO_SHARE = 4  # of what the plan leaves free, a quarter
 
 Bytes = NDArray[np.uint8]
-TO_END = -1  # as a position: to the end of the sequence
-ALL = -1  # instead of a sequence: the whole context
 
 
-class States:
-    """One transfer: save, then restore into another context, or back into the same window."""
+class HostStates:
+    """Saved states by key. Freed buffers are used again: writing to new memory costs 25 times
+    what writing to touched memory does (4,096 tokens: 350 ms against 13, facts/engine.md)."""
 
-    def __init__(self, *, whole: bool) -> None:
-        self._whole = whole
-        self._room: Bytes = np.empty(0, dtype=np.uint8)
-        self._moves: Moves = ()
-        self._saved: list[tuple[Move, Bytes]] = []
+    def __init__(self) -> None:
+        self._held: dict[int, Bytes] = {}
+        self._spare: list[Bytes] = []
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(data) for _, data in self._saved)
+    def save(self, context: lib.llama_context_p, seq: int, key: int) -> None:
+        """Copy the state of `seq`."""
+        size = lib.llama_state_seq_get_size(context, seq)
+        buffer = self._buffer(size)
+        written = lib.llama_state_seq_get_data(context, _pointer(buffer), size, seq)
+        if written != size:
+            raise EngineBroken(f"the state of sequence {seq} has {size:,} bytes, {written:,} came")
+        self._held[key] = buffer[:size]
 
-    def reserve(self, size_bytes: int) -> None:
-        """Have so much memory touched before it is needed: the first write into fresh pages costs
-        25 times a later one (134 MB: 350 ms against 13 ms)."""
-        self._room = np.empty(size_bytes, dtype=np.uint8)
-        self._room.fill(0)
+    def restore(self, context: lib.llama_context_p, key: int, seq: int) -> None:
+        """Bring the state back into `seq`, which is empty."""
+        state = self._held[key]
+        if lib.llama_state_seq_set_data(context, _pointer(state), len(state), seq) == 0:
+            raise EngineBroken(f"a saved state of {len(state):,} bytes does not fit the KV cache")
 
-    def save(self, context: lib.llama_context_p, moves: Moves) -> bool:
-        """Copy what `moves` names out of `context`; False when the engine could not."""
-        self._moves = moves
-        if self._whole:
-            _rename(context, moves)
-        sized = self._sizes(context)
-        if sum(size for _, size in sized) > len(self._room):
-            self._room = np.empty(sum(size for _, size in sized), dtype=np.uint8)
-        at = 0
-        for move, size in sized:
-            data = self._room[at : at + size]
-            if _get(context, move.src, data) != size:
-                return False
-            self._saved.append((move, data))
-            at += size
-        return True
+    def forget(self, key: int) -> None:
+        """Free what `key` holds; the largest freed buffer is kept for the next state."""
+        buffer = self._held.pop(key).base
+        assert isinstance(buffer, np.ndarray)
+        self._spare = [max([*self._spare, buffer], key=len)]
 
-    def restore(self, context: lib.llama_context_p) -> bool:
-        """Put all into the new `context`; False when the engine could not: it holds nothing then
-        that may be used."""
-        return all(_set(context, move.dst, data) == len(data) for move, data in self._saved)
-
-    def restore_back(self, context: lib.llama_context_p) -> bool:
-        """Put all into `context`, a new one of the old window, as it was before `save`."""
-        done = all(_set(context, move.src, data) == len(data) for move, data in self._saved)
-        if done and self._whole:
-            _rename(context, tuple(Move(move.dst, move.src) for move in self._moves))
-        return done
-
-    def _sizes(self, context: lib.llama_context_p) -> list[tuple[Move, int]]:
-        if self._whole:
-            return [(Move(ALL, ALL), lib.llama_state_get_size(context))]
-        memory = lib.llama_get_memory(context)
-        return [
-            (move, lib.llama_state_seq_get_size(context, move.src))
-            for move in self._moves
-            if lib.llama_memory_seq_pos_max(memory, move.src) >= 0
-        ]
+    def _buffer(self, size: int) -> Bytes:
+        if self._spare and len(self._spare[0]) >= size:
+            return self._spare.pop()
+        self._spare = []
+        return np.empty(size, dtype=np.uint8)
 
 
-def _rename(context: lib.llama_context_p, moves: Moves) -> None:
-    """Sequences under their new numbers: which cells belong to whom, nothing is copied."""
-    memory = lib.llama_get_memory(context)
-    for move in moves:
-        if move.src != move.dst:
-            lib.llama_memory_seq_cp(memory, move.src, move.dst, 0, TO_END)
-            lib.llama_memory_seq_rm(memory, move.src, 0, TO_END)
+def host_bytes(plan: MemoryPlan) -> int:
+    """Host memory for states: a quarter of what the plan leaves free, at most 1 GiB."""
+    return min(MOST_AUTO_BYTES, _left_bytes(plan) // AUTO_SHARE)
 
 
-def _get(context: lib.llama_context_p, seq: int, data: Bytes) -> int:
-    pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-    if seq == ALL:
-        return int(lib.llama_state_get_data(context, pointer, len(data)))
-    return int(lib.llama_state_seq_get_data(context, pointer, len(data), seq))
+def _left_bytes(plan: MemoryPlan) -> int:
+    """Main memory that the plan leaves free, its margin kept."""
+    free = 0
+    for device in plan.devices:
+        if device.device == "cpu" and device.free_bytes is not None:
+            free += device.free_bytes - device.parts.needed_bytes - plan.margin_bytes
+        elif device.unified:
+            free -= device.parts.needed_bytes
+    return max(0, free)
 
 
-def _set(context: lib.llama_context_p, seq: int, data: Bytes) -> int:
-    pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-    if seq == ALL:
-        return int(lib.llama_state_set_data(context, pointer, len(data)))
-    return int(lib.llama_state_seq_set_data(context, pointer, len(data), seq))
+def _pointer(buffer: Bytes) -> ctypes.Array[ctypes.c_uint8]:
+    return (ctypes.c_uint8 * len(buffer)).from_address(buffer.ctypes.data)

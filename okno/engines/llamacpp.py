@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 
 import llama_cpp.llama_cpp as lib
@@ -13,19 +14,22 @@ from okno.core.errors import BadRequest, BadSetting, DoesNotFit
 from okno.core.load import Load, context_sizes
 from okno.core.plan import MemoryPlan
 from okno.core.window import KVType, MemoryUse, ModelFacts, Window, WindowChange
+from okno.engines.auto_window import Chosen
 from okno.engines.choice import choose_for
 from okno.engines.engine import EngineBroken
+from okno.engines.knee import measure_rows
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_embed import Embedder
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, start_backend
 from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
 from okno.engines.llama_resize import LlamaResize
+from okno.engines.llama_states import HostStates, host_bytes
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import changed_options
 from okno.inspect.cpu import usable_cores
 from okno.inspect.memory import free_memory, own_bytes
-from okno.schedule.scheduler import Copy, Limits, Operation, Step
+from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
 
 TO_END = -1  # as a position: to the end of the sequence
 SMALL_MODEL_BYTES = 32 * 2**20
@@ -47,15 +51,18 @@ class LlamaCpp:
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
         self.chat_template = self._model.chat_template
         self.adds_bos = self.vocab.adds_bos
-        self.limits = _limits(self._model, self.window, options)
+        self.limits = _limits(self._model, chosen, options)
         self.facts = _facts(self._model, self.vocab, options)
         self._threads = options.threads or _auto_threads(self._model.size_bytes)
         self._batch = Batch(self.window.step_tokens)
+        self._states = HostStates()
         self._context: lib.llama_context_p | None = None
         self._embedder: Embedder | None = None
         if not self._model.is_embedding_model:
             self._context = self.open_context(self.window, options)
             self._memory = lib.llama_get_memory(self._context)
+            if not choice.knows_rows:
+                measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
 
     def execute(self, step: Step) -> NDArray[np.float32]:
         if self._context is None:
@@ -64,6 +71,8 @@ class LlamaCpp:
                 "Use /v1/embeddings, or serve a generative model."
             )
         self.execute_operations(step.operations)
+        if not step.spans:
+            return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
         wanted = self._batch.fill(step.spans)
         status = lib.llama_decode(self._context, self._batch.struct)
         if status != 0:
@@ -96,11 +105,18 @@ class LlamaCpp:
         )
 
     def _apply(self, operation: Operation) -> None:
-        if isinstance(operation, Copy):
-            lib.llama_memory_seq_cp(self._memory, operation.src, operation.dst, 0, operation.length)
-            return
-        if not lib.llama_memory_seq_rm(self._memory, operation.seq, operation.length, TO_END):
-            raise EngineBroken(f"sequence {operation.seq} cannot be cut to {operation.length}")
+        match operation:
+            case Copy(src, dst, length):
+                lib.llama_memory_seq_cp(self._memory, src, dst, 0, length)
+            case Truncate(seq, length):
+                if not lib.llama_memory_seq_rm(self._memory, seq, length, TO_END):
+                    raise EngineBroken(f"sequence {seq} cannot be cut to {length}")
+            case Save(seq, key):
+                self._states.save(self._context, seq, key)
+            case Restore(key, seq):
+                self._states.restore(self._context, key, seq)
+            case Forget(key):
+                self._states.forget(key)
 
     # Another window (engines/llama_resize.py) ------------------------------------------------
 
@@ -109,9 +125,7 @@ class LlamaCpp:
         options = changed_options(self._options, self.window, change)
         held = on_accelerators(self._planned)
         choice = choose_for(options, _checked_kv_type(options), held_bytes=held)
-        return LlamaResize(
-            self, options, choice, _limits(self._model, choice.chosen.window, options)
-        )
+        return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
 
     @property
     def context(self) -> lib.llama_context_p | None:
@@ -209,7 +223,9 @@ def _load(window: Window, options: WorkerOptions) -> Load:
                 options.kv_unified)  # fmt: skip
 
 
-def _limits(model: LlamaModel, window: Window, options: WorkerOptions) -> Limits:
+def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits:
+    window = chosen.window
+    parts = [device.parts for device in chosen.memory.devices]
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
     sizes = context_sizes(_load(window, options), shares_prefixes=plain)
@@ -220,6 +236,9 @@ def _limits(model: LlamaModel, window: Window, options: WorkerOptions) -> Limits
         copies=shares,
         truncates=plain,
         parks=options.prefix_cache,
+        host_bytes=host_bytes(chosen.memory) if options.swap_bytes is None else options.swap_bytes,
+        cell_bytes=-(-sum(part.kv_bytes for part in parts) // window.kv_pool_tokens),
+        state_bytes=-(-sum(part.state_bytes for part in parts) // sizes.n_seq_max),
     )
 
 

@@ -25,9 +25,10 @@ from okno.engines.protocol import (
 )
 from okno.engines.resizing import ResizeJob, carry_out
 from okno.engines.task import Task
-from okno.schedule.pacer import Pacer
-from okno.schedule.scheduler import Sampled, Scheduler, Step
+from okno.schedule.pacer import Pacer, Target
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Sampled, Step
 
 IDLE_WAIT_S = 0.5
 WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call
@@ -61,7 +62,11 @@ class EngineLoop:
     leave through `send`. `loops` and `steps` are read by the heartbeat."""
 
     def __init__(
-        self, engine: Engine, send: Callable[[FromWorker], None], clock: Callable[[], float]
+        self,
+        engine: Engine,
+        send: Callable[[FromWorker], None],
+        clock: Callable[[], float],
+        target_itl_s: float | None = None,
     ) -> None:
         self.engine = engine
         self.inbox: SimpleQueue[Work] = SimpleQueue()
@@ -72,7 +77,8 @@ class EngineLoop:
         self.patience = 1.0
         self._send = send
         self._clock = clock
-        self._pacer = Pacer(engine.window.step_tokens)
+        self._target = Target(target_itl_s)
+        self._pacer = self._new_pacer()
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
         self._events = Events()
@@ -154,7 +160,7 @@ class EngineLoop:
         except OknoError as error:
             job.outcome.put(error)
         else:
-            self._pacer = Pacer(self.engine.window.step_tokens)
+            self._pacer = self._new_pacer()
             for embed in self._embeds:
                 embed.running = None  # its context may be gone
         finally:
@@ -163,12 +169,15 @@ class EngineLoop:
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
-        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows())
+        return self.scheduler.schedule(self.engine.window.step_tokens, self._pacer.prompt_rows)
 
-    def _prompt_rows(self) -> int:
-        """How many rows of prompts (or of texts to embed) the next engine call may take."""
-        decoding = any(sequence.decoding for sequence in self.scheduler.live.values())
-        return self._pacer.prompt_rows(mixed=decoding)
+    def _new_pacer(self) -> Pacer:
+        """For the engine as it is now."""
+        return Pacer(self.engine.window.step_tokens, self.engine.learner, self._target)
+
+    def _embed_rows(self) -> int:
+        """How many rows of texts to embed the next engine call may take."""
+        return self._pacer.prompt_rows(self.scheduler.ahead())
 
     def _execute(self, step: Step) -> None:
         started = self._clock()
@@ -180,12 +189,9 @@ class EngineLoop:
         now = self._clock()
         self.steps += 1
         self.rows += step.rows
-        if step.rows > step.decodes:
-            self._pacer.learn(step.rows, now - started)
         used_cells = self.scheduler.pool.used
         self.scheduler.update(step, self._sample(step, logits, now))
-        if self.engine.learner is not None:
-            self.engine.learner.learn(step, used_cells, self._clock() - started)
+        self.engine.learner.learn(step, used_cells, self._clock() - started)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
         sampled: dict[str, Sampled] = {}
@@ -224,7 +230,7 @@ class EngineLoop:
     def _embed_piece(self) -> None:
         job = self._embeds[0]
         if job.running is None:
-            job.running = self.engine.embed(job.inputs[len(job.done)], self._prompt_rows)
+            job.running = self.engine.embed(job.inputs[len(job.done)], self._embed_rows)
         if self.engine.facts.is_embedding_model:
             self.patience = WHOLE_INPUT_PATIENCE
         try:
@@ -256,7 +262,7 @@ class EngineLoop:
             scheduler.pool.used,
             scheduler.pool.size,
             self.steps,
-            learner.refinement.to_json() if (learner := self.engine.learner) else None,
+            self.engine.learner.lesson(),
         )
 
 

@@ -24,23 +24,26 @@ from okno.schedule.resize import (
     make_fit,
     moves,
     stays,
-    take_operations,
 )
-from okno.schedule.scheduler import Limits, Operation, Scheduler
+from okno.schedule.scheduler import Scheduler
+from okno.schedule.step import Limits, Operation
 
 if TYPE_CHECKING:
     from okno.engines.engine import Engine
 
 
 class Prepared(Protocol):
-    """A window that an engine can switch to. moves: the states of sequences can be taken along;
-    otherwise all are computed again."""
+    """A window that an engine can switch to. fits_states: states of sequences fit into it. moves:
+    and are taken along; otherwise all is computed again."""
 
     @property
     def window(self) -> Window: ...
 
     @property
     def limits(self) -> Limits: ...
+
+    @property
+    def fits_states(self) -> bool: ...
 
     @property
     def moves(self) -> bool: ...
@@ -131,12 +134,13 @@ def carry_out(prepared: Prepared, scheduler: Scheduler, clock: Callable[[], floa
     waited = scheduler.preemptions - waited
     held = moves(scheduler, prepared.limits) if prepared.moves else stays(scheduler)
     live = len(scheduler.live)
-    switched = prepared.switch(take_operations(scheduler), held)
+    switched = prepared.switch(scheduler.cache.take_operations(), held)
     if switched.refused is not None:
         if not switched.moved:
             adopt(scheduler, scheduler.limits, None)
         raise switched.refused
-    adopt(scheduler, prepared.limits, held if switched.moved else None)
+    kept = held if switched.moved else None
+    adopt(scheduler, prepared.limits, kept, keeps_stored=prepared.fits_states)
     return ResizeCounts(
         pause_s=clock() - started_s,
         staged=switched.staged,

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from okno.core.errors import BadSetting, DoesNotFit
 from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.auto_window import Asked, check, plain_window
+from okno.engines.learning import RowLearner
 from okno.engines.llama_numbers import kv_type_named
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import Switched, changed_options
 from okno.schedule.resize import Moves
-from okno.schedule.scheduler import Copy, Limits, Operation, Step
+from okno.schedule.step import Copy, Limits, Operation, Step, Truncate
 
 CTX_TRAIN = 4096
 BOS, END, USER, ASSISTANT, SYSTEM = 256, 257, 258, 259, 260
@@ -86,7 +87,6 @@ class ScriptedEngine:
 
     chat_template: str | None = TEMPLATE
     adds_bos = True
-    learner = None
     notes = ("scripted engine: no model, answers are echoes",)
 
     def __init__(self, options: WorkerOptions) -> None:
@@ -95,6 +95,7 @@ class ScriptedEngine:
         self.limits = _limits(self.window, options)
         self.vocab = ByteVocabulary()
         self.facts = _facts(options)
+        self.learner = RowLearner()
         self._script = _script(options.script)
         self._cache: dict[int, list[int]] = {}
 
@@ -148,6 +149,7 @@ class ScriptedEngine:
             if isinstance(operation, Copy):
                 self._cache[operation.dst] = self._cache[operation.src][: operation.length]
             else:
+                assert isinstance(operation, Truncate), "there is no host memory here"
                 del self._cache.setdefault(operation.seq, [])[operation.length :]
 
     def _logits(self, held: list[int]) -> NDArray[np.float32]:
@@ -175,7 +177,7 @@ class ScriptedResize:
         self.options = options
         self.window = _window(options)
         self.limits = _limits(self.window, options)
-        self.moves = self.window.kv_type == engine.window.kv_type
+        self.moves = self.fits_states = self.window.kv_type == engine.window.kv_type
         self._engine = engine
 
     def open(self, used_cells: int) -> None:

@@ -107,7 +107,7 @@ class Worker:
     def __init__(self, engine: Engine, options: WorkerOptions, wire: FrameSocket) -> None:
         self._engine = engine
         self._wire = wire
-        self._loop = EngineLoop(engine, wire.send, time.monotonic)
+        self._loop = EngineLoop(engine, wire.send, time.monotonic, options.target_itl_s)
         prompts = PromptEncoder(engine, Sandbox(options.template_timeout_s))
         self._answers = Answers(engine, prompts)
         self._preparer = Preparer(engine, prompts)

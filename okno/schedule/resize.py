@@ -1,24 +1,24 @@
 """Resizing under way: what becomes of the scheduler's books when the engine opens another window.
 
-A part of the scheduler in a file of its own: it works on the same books (`Scheduler`'s private
-parts), as pure as they are. Sequences keep their tokens whatever happens. Before the engine moves
+A part of Scheduler and Cache in a file of its own: it works on their books (also the private ones),
+as pure as they are. Sequences keep their tokens whatever happens. Before the engine moves
 (`make_fit`), those that the new window has no slot, engine sequence or cell for let go of theirs:
 parked ones first, then the youngest live ones, which wait again with what was computed of them
-parked. Afterwards (`adopt`) cells and engine sequences are numbered anew; where the engine could
-not move the states, every live sequence waits and is computed again.
+parked or in host memory. Afterwards (`adopt`) cells and engine sequences are numbered anew; where
+the engine could not move the states, every live sequence waits and is computed again.
 """
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 
 from okno.core.errors import WindowInUse
 from okno.schedule.pool import KVPool
-from okno.schedule.scheduler import Limits, Operation, Scheduler
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import IntBuffer, Sequence
+from okno.schedule.step import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +49,24 @@ def check_room(scheduler: Scheduler, ctx: int) -> None:
 
 def make_fit(scheduler: Scheduler, limits: Limits) -> None:
     """Let go of what `limits` have no place for. The engine, still in the old window, has to apply
-    `take_operations` before it moves anything."""
+    the operations of the cache before it moves anything."""
+    cache = scheduler.cache
     live = sorted(scheduler.live.values(), key=lambda s: s.arrival)
     for sequence in live[limits.batch_size :]:
-        _set_aside(scheduler, sequence)
-    while len(scheduler.live) + len(scheduler.parked) > limits.seq_ids:
-        scheduler._evict()
-    while scheduler.pool.used > limits.pool_cells:
-        if not scheduler._evict():
+        del scheduler.live[sequence.id]
+        cache.leave(sequence)
+        _wait_again(scheduler, sequence)
+    while len(scheduler.live) + len(cache.parked) > limits.seq_ids:
+        cache.evict()
+    while cache.pool.used > limits.pool_cells:
+        if not cache.evict():
             scheduler._preempt(max(scheduler.live.values(), key=lambda s: s.arrival))
-
-
-def take_operations(scheduler: Scheduler) -> tuple[Operation, ...]:
-    """What the engine does not know yet of the books."""
-    operations, scheduler._operations = tuple(scheduler._operations), []
-    return operations
 
 
 def moves(scheduler: Scheduler, limits: Limits) -> Moves:
     """Where the state of each sequence goes: it keeps its engine sequence where `limits` have one
     of that number."""
-    held = [s.seq for s in _holding(scheduler) if s.seq is not None]
+    held = [move.src for move in stays(scheduler)]
     free = (seq for seq in range(limits.seq_ids) if seq not in held)
     return tuple(Move(seq, seq if seq < limits.seq_ids else next(free)) for seq in held)
 
@@ -79,49 +76,53 @@ def stays(scheduler: Scheduler) -> Moves:
     return tuple(Move(s.seq, s.seq) for s in _holding(scheduler) if s.seq is not None)
 
 
-def adopt(scheduler: Scheduler, limits: Limits, moved: Moves | None) -> None:
-    """The engine has the new window, with the states that `moved` names; None: with none."""
+def adopt(
+    scheduler: Scheduler, limits: Limits, moved: Moves | None, *, keeps_stored: bool = True
+) -> None:
+    """The engine has the new window, with the states that `moved` names; None: with none.
+    keeps_stored: states in host memory can come back into it."""
     if moved is None:
-        _forget(scheduler)
+        _forget_computed(scheduler)
     holding = _holding(scheduler)
     new = {move.src: move.dst for move in moved or ()}
     for sequence in holding:
         assert sequence.seq is not None
         sequence.seq = new[sequence.seq]
-    scheduler.limits = limits
-    scheduler.pool = _renumbered(holding, limits.pool_cells)
-    scheduler.parked = {s.seq: s for s in scheduler.parked.values() if s.seq is not None}
+    cache = scheduler.cache
+    scheduler.limits = cache.limits = limits
+    cache.pool = _renumbered(holding, limits.pool_cells)
+    cache.parked = {s.seq: s for s in cache.parked.values() if s.seq is not None}
     taken = set(new.values())
-    scheduler._free_seqs = [seq for seq in reversed(range(limits.seq_ids)) if seq not in taken]
+    cache._free_seqs = [seq for seq in reversed(range(limits.seq_ids)) if seq not in taken]
+    _restock(scheduler, keeps_stored=keeps_stored)
 
 
 def _holding(scheduler: Scheduler) -> list[Sequence]:
     return [*scheduler.live.values(), *scheduler.parked.values()]
 
 
-def _set_aside(scheduler: Scheduler, sequence: Sequence) -> None:
-    """A live sequence waits again; its computed part is parked, for it to take over."""
-    part = copy(sequence)
-    scheduler._arrivals += 1
-    part.id = f"{sequence.id} until {scheduler._arrivals}"  # no request's: ids are unique
-    part.known = IntBuffer(sequence.known.view()[: sequence.computed])
-    part.prompt_tokens = min(sequence.prompt_tokens, sequence.computed)
-    scheduler._park(part)
-    _wait_again(scheduler, sequence)
-
-
 def _wait_again(scheduler: Scheduler, sequence: Sequence) -> None:
     scheduler.preemptions += 1
-    del scheduler.live[sequence.id]
-    sequence.cells, sequence.seq = IntBuffer(), None
     scheduler.waiting.add_resumed(sequence)
 
 
-def _forget(scheduler: Scheduler) -> None:
-    """Nothing is computed any more: live sequences wait again, parked ones are gone."""
-    scheduler.parked = {}
-    for sequence in list(scheduler.live.values()):
+def _forget_computed(scheduler: Scheduler) -> None:
+    """Nothing is in the KV cache any more: live sequences wait again, parked ones are gone."""
+    for sequence in _holding(scheduler):
+        scheduler.cache._tree.remove(sequence)
+        sequence.cells, sequence.seq = IntBuffer(), None
+    scheduler.cache.parked = {}
+    live, scheduler.live = scheduler.live, {}
+    for sequence in live.values():
         _wait_again(scheduler, sequence)
+
+
+def _restock(scheduler: Scheduler, *, keeps_stored: bool) -> None:
+    """Host memory under the new limits, for states that the new window can take back."""
+    cache = scheduler.cache
+    for sequence in cache.host.resize(cache.limits, keeps=keeps_stored):
+        cache._operations.append(cache.host.forget(sequence))
+        cache._tree.remove(sequence)
 
 
 def _renumbered(holding: list[Sequence], size: int) -> KVPool:

@@ -17,8 +17,9 @@ from okno.core.window import WindowChange
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.protocol import ResizeCounts, WorkerOptions
 from okno.engines.resizing import carry_out
-from okno.schedule.scheduler import Sampled, Scheduler
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Sampled
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, options
 
@@ -195,7 +196,10 @@ def test_another_kv_type_computes_all_again_and_goes_on(undisturbed: Decoding) -
         assert text == begun[id] + fresh.texts[id]
 
 
-@pytest.mark.parametrize("shape", ["gemma3-tiny", "gpt-oss-tiny", "mamba2-tiny", "granite-tiny", "lfm2-tiny"])
+SHAPES = ("gemma3-tiny", "gpt-oss-tiny", "mamba2-tiny", "granite-tiny", "lfm2-tiny")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_windows_of_attention_and_recurrent_states_move_too(
     make_model: MakeModel, shape: str
 ) -> None:

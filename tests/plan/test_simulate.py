@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from okno.plan.simulate import Arrival, simulate
-from okno.schedule.scheduler import Limits
+from okno.schedule.step import Limits
 
 LIMITS = Limits(batch_size=4, seq_ids=4, pool_cells=4096)
 

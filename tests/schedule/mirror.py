@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from okno.schedule.resize import Moves
-from okno.schedule.scheduler import Copy, Limits, Operation, Scheduler, Step
+from okno.schedule.scheduler import Scheduler
+from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
 
 
 @dataclass
@@ -15,6 +16,7 @@ class MirrorCache:
 
     limits: Limits
     held: dict[int, list[tuple[object, int]]] = field(default_factory=dict)
+    host: dict[int, list[int]] = field(default_factory=dict)
 
     def execute(self, step: Step) -> None:
         self.apply(step.operations)
@@ -32,12 +34,24 @@ class MirrorCache:
                 source = self.held[operation.src]
                 assert len(source) >= operation.length
                 self.held[operation.dst] = list(source[: operation.length])
-            else:
+            elif isinstance(operation, Truncate):
                 assert operation.length == 0 or self.limits.truncates
                 del self.held[operation.seq][operation.length :]
+            elif isinstance(operation, Save):
+                assert operation.key not in self.host
+                self.host[operation.key] = [token for _, token in self.held[operation.seq]]
+            elif isinstance(operation, Restore):
+                assert not self.held.get(operation.seq), "a state comes back to an empty sequence"
+                self.held[operation.seq] = [(object(), t) for t in self.host[operation.key]]
+            else:
+                del self.host[operation.key]
+            assert self.used <= self.limits.pool_cells
+            stored = sum(map(len, self.host.values()))
+            assert stored <= self.limits.host_bytes or isinstance(operation, Forget)
 
     def resize(self, limits: Limits, moves: Moves | None) -> None:
-        """Another cache, with what `moves` names of this one; None: an empty one."""
+        """Another cache, with what `moves` names of this one; None: an empty one. Host memory
+        stays."""
         assert len({move.dst for move in moves or ()}) == len(moves or ())
         self.limits = limits
         self.held = {move.dst: self.held.get(move.src, []) for move in moves or ()}
@@ -58,6 +72,9 @@ def check_books(scheduler: Scheduler, cache: MirrorCache) -> None:
     for sequence in (*scheduler.live.values(), *scheduler.parked.values()):
         assert sequence.seq is not None
         assert cache.tokens(sequence.seq) == list(sequence.known.view()[: sequence.computed])
+    assert {s.host_key for s in scheduler.host.held.values()} == cache.host.keys()
+    for sequence in scheduler.host.held.values():
+        assert cache.host[sequence.host_key] == list(sequence.known.view()[: sequence.host_tokens])
     ids = [s.seq for s in (*scheduler.live.values(), *scheduler.parked.values())]
     assert len(ids) == len(set(ids)) <= scheduler.limits.seq_ids
     assert len(scheduler.live) <= scheduler.limits.batch_size

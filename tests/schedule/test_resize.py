@@ -7,21 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from okno.core.errors import WindowInUse
-from okno.schedule.resize import adopt, check_room, make_fit, moves, take_operations
-from okno.schedule.scheduler import Limits
+from okno.schedule.resize import adopt, check_room, make_fit, moves
+from okno.schedule.step import Limits
 from tests.schedule.mirror import check_books
 from tests.schedule.test_scheduler import UNIFIED, Run, actions, alone, limits
 
 
-def resize(run: Run, to: Limits, *, moved: bool = True) -> None:
+def resize(run: Run, to: Limits, *, moved: bool = True, keeps_stored: bool = True) -> None:
     """As engine and loop do it. moved False: the engine could not move the states."""
     scheduler = run.scheduler
     if moved:
         make_fit(scheduler, to)
-    run.cache.apply(take_operations(scheduler))
+    run.cache.apply(scheduler.cache.take_operations())
     found = moves(scheduler, to) if moved else None
     run.cache.resize(to, found)
-    adopt(scheduler, to, found)
+    adopt(scheduler, to, found, keeps_stored=keeps_stored)
+    run.cache.apply(scheduler.cache.take_operations())
     run.limits = to
     check_books(scheduler, run.cache)
 
@@ -127,7 +128,24 @@ def test_a_window_too_small_for_what_was_promised_is_refused_with_the_numbers() 
     check_room(run.scheduler, 48)
 
 
-resizes = st.tuples(st.just("resize"), limits, st.booleans())
+def test_states_in_host_memory_come_along_and_make_room() -> None:
+    roomy = replace(UNIFIED, batch_size=1, seq_ids=2, pool_cells=64, host_bytes=100)
+    run = Run(roomy)
+    for k in range(4):
+        run.add(f"r{k}", [k] * 30, answer=2)
+        run.finish()
+    assert len(run.scheduler.host.held) == 2
+    resize(run, replace(roomy, pool_cells=128, host_bytes=40))
+    assert [s.id for s in run.scheduler.host.held.values()] == ["r1"]
+    run.add("again", [*[1] * 30, *run.done["r1"][30:], 5], answer=2)
+    run.finish()
+    assert run.cached["again"] == 31
+    resize(run, roomy, moved=False, keeps_stored=False)
+    assert run.scheduler.host.held == {}
+    assert run.scheduler.host.used_bytes == 0
+
+
+resizes = st.tuples(st.just("resize"), limits, st.booleans(), st.booleans())
 
 
 @settings(max_examples=400, deadline=None)
@@ -143,23 +161,25 @@ def test_no_resize_loses_repeats_or_mixes_tokens(
     expected: dict[str, list[int]] = {}
     for action in actions:
         match action:
-            case "step":
-                run.step(budget)
+            case ("step", int(right)):
+                run.step(budget, right=right)
             case ("cancel", int(which)):
                 run.scheduler.cancel(f"r{which}")
                 if f"r{which}" not in run.done:
                     expected.pop(f"r{which}", None)
-            case ("resize", Limits() as other, bool(moved)):
+            case ("resize", Limits() as other, bool(moved), bool(keeps)):
                 same_model = replace(
                     other, copies=first.copies, truncates=first.truncates, parks=first.parks
                 )
-                resize(run, same_model, moved=moved)
-            case (int(p), int(take), list(tail), int(answer), int(client)):
+                resize(run, same_model, moved=moved, keeps_stored=keeps)
+            case (int(p), int(take), list(tail), int(answer), int(client), str(salt), float(weight)):
                 id = f"r{len(run.texts)}"
                 prompt = prefixes[p][:take] + tail
-                run.add(id, prompt, answer, client=str(client))
+                run.add(id, prompt, answer, client=str(client), salt=salt, weight=weight)
                 expected[id] = alone(prompt, answer)
     run.finish(budget)
     assert {id: run.done[id] for id in expected} == expected
     parked = [s.cells.view() for s in run.scheduler.parked.values()]
     assert run.scheduler.pool.used == run.scheduler.pool.distinct(parked)
+    stored = (run.limits.stored_bytes(s.host_tokens) for s in run.scheduler.host.held.values())
+    assert run.scheduler.host.used_bytes == sum(stored) <= run.limits.host_bytes
