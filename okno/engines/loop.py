@@ -25,6 +25,7 @@ from okno.engines.protocol import (
     Slot,
 )
 from okno.engines.queue_watch import QueueWatch
+from okno.engines.resizing import ResizeJob, carry_out
 from okno.engines.speculation import Speculation
 from okno.engines.task import Task
 from okno.schedule.cost import Ahead
@@ -35,6 +36,7 @@ from okno.schedule.step import Sampled, Step
 
 IDLE_WAIT_S = 0.5
 WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call
+RESIZE_PATIENCE = 10.0  # a large context is opened in one call
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class Leave:
     id: str
 
 
-Work = Task | Leave | EmbedJob | CancelCall | Inspect
+Work = Task | Leave | EmbedJob | CancelCall | Inspect | ResizeJob
 
 
 class EngineLoop:
@@ -83,7 +85,8 @@ class EngineLoop:
         self._queue = QueueWatch(self.meter.lately)
         self._send = send
         self._clock = clock
-        self._pacer = Pacer(engine.window.step_tokens, engine.learner, Target(target_itl_s))
+        self._target = Target(target_itl_s)
+        self._pacer = self._new_pacer()
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
         self._events = Events()
@@ -133,9 +136,16 @@ class EngineLoop:
                 self._embeds = [job for job in self._embeds if job.call != call]
             case Inspect(call):
                 self._send(self._inspection(call))
+            case ResizeJob():
+                self._resize(work)
 
     def _admit(self, task: Task) -> None:
         if not self.arrivals.arrived(task.id):
+            return
+        try:
+            task.fit(self.engine.window.ctx)
+        except OknoError as error:
+            self._events.failed.append(Failed(task.id, error.info))
             return
         task.clock.queued = self._clock()
         self._tasks[task.id] = task
@@ -153,6 +163,23 @@ class EngineLoop:
         self._events.accepted += told.accepted
         self._events.queued += told.queued
 
+    def _resize(self, job: ResizeJob) -> None:
+        """Between two steps: the window of `job`, or the reason why it stays."""
+        if not self.arrivals.arrived(job.call):
+            job.outcome.put(None)
+            return
+        self.patience = RESIZE_PATIENCE
+        try:
+            job.outcome.put(carry_out(job.prepared, self.scheduler, self._clock))
+        except OknoError as error:
+            job.outcome.put(error)
+        else:
+            self._pacer = self._new_pacer()
+            for embed in self._embeds:
+                embed.running = None  # its context may be gone
+        finally:
+            self.patience = 1.0
+
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
@@ -169,6 +196,10 @@ class EngineLoop:
             return 0
         self.meter.allowed = rows = self._pacer.prompt_rows(ahead)
         return rows
+
+    def _new_pacer(self) -> Pacer:
+        """For the engine as it is now."""
+        return Pacer(self.engine.window.step_tokens, self.engine.learner, self._target)
 
     def _embed_rows(self) -> int:
         """How many rows of texts to embed the next engine call may take."""

@@ -14,6 +14,7 @@ from okno.core.events import Delta, Finished, FinishReason, Timings, TokenLogpro
 from okno.core.request import Request
 from okno.engines.constraints import Matcher
 from okno.engines.engine import Vocabulary
+from okno.engines.prompt import context_exceeded
 from okno.engines.sampling import Sampler
 from okno.engines.text import TextStream
 from okno.schedule.sequence import Sequence
@@ -50,6 +51,15 @@ class Task:
     @property
     def id(self) -> str:
         return self.request.id
+
+    def fit(self, ctx: int) -> None:
+        """The window may have become smaller since this was prepared. Raises ContextExceeded."""
+        sequence = self.sequence
+        if len(sequence.known) >= ctx:
+            is_chat = self.request.prompt.messages is not None
+            param = "messages" if is_chat else "prompt"
+            raise context_exceeded(sequence.prompt_tokens, ctx, param)
+        sequence.max_tokens = min(sequence.max_tokens, ctx)
 
     def replay(self, emitted: Tokens[int]) -> None:
         """Bring sampler, constraint and text to where they were after `emitted`; the text that
