@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -23,7 +24,9 @@ from okno.engines.protocol import (
     Inspection,
     Slot,
 )
+from okno.engines.sampling_batch import Answer, BatchSampler
 from okno.engines.task import Task
+from okno.inspect.cpu import usable_cores
 from okno.schedule.pacer import Pacer
 from okno.schedule.scheduler import Sampled, Scheduler, Step
 from okno.schedule.sequence import Sequence
@@ -70,6 +73,7 @@ class EngineLoop:
         self.patience = 1.0
         self._send = send
         self._clock = clock
+        self.sampler = BatchSampler(usable_cores())
         self._pacer = Pacer(engine.window.step_tokens)
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
@@ -162,21 +166,32 @@ class EngineLoop:
             self.engine.learner.learn(step, used_cells, self._clock() - started)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
-        sampled: dict[str, Sampled] = {}
+        """First all choices that depend on no other, together; then each task takes its own."""
         wanting = [span for span in step.spans if span.logits]
-        at = 0
-        for span in wanting:
-            rows = logits[at : at + span.logits]
-            sampled[span.id] = self._next_tokens(self._tasks[span.id], rows, span.drafts, now)
-            at += span.logits
+        firsts = list(accumulate((span.logits for span in wanting), initial=0))[:-1]
+        asks = [
+            self._tasks[span.id].asks(first, span.logits)
+            for span, first in zip(wanting, firsts, strict=True)
+        ]
+        answers = iter(self.sampler.sample(logits, [ask for some in asks for ask in some]))
+        sampled: dict[str, Sampled] = {}
+        for span, first, some in zip(wanting, firsts, asks, strict=True):
+            task, mine = self._tasks[span.id], list(islice(answers, len(some)))
+            rows = logits[first : first + span.logits]
+            sampled[span.id] = self._next_tokens(task, rows, span.drafts, mine, now)
         return sampled
 
     def _next_tokens(
-        self, task: Task, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
+        self,
+        task: Task,
+        rows: NDArray[np.float32],
+        drafts: NDArray[np.int32],
+        answers: list[Answer],
+        now: float,
     ) -> Sampled:
         """The sampled tokens; none when the sequence failed."""
         try:
-            delta = task.sample(rows, drafts, now)
+            delta = task.sample(rows, drafts, answers, now)
         except OknoError as error:
             del self._tasks[task.id]
             self._events.failed.append(Failed(task.id, error.info))
