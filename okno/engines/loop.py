@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -26,8 +27,10 @@ from okno.engines.protocol import (
 )
 from okno.engines.queue_watch import QueueWatch
 from okno.engines.resizing import ResizeJob, carry_out
+from okno.engines.sampling_batch import Answer, BatchSampler
 from okno.engines.speculation import Speculation
 from okno.engines.task import Task
+from okno.inspect.cpu import usable_cores
 from okno.schedule.cost import Ahead
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
@@ -85,6 +88,7 @@ class EngineLoop:
         self._queue = QueueWatch(self.meter.lately)
         self._send = send
         self._clock = clock
+        self.sampler = BatchSampler(usable_cores())
         self._target = Target(target_itl_s)
         self._pacer = self._new_pacer()
         self._tasks: dict[str, Task] = {}
@@ -230,21 +234,32 @@ class EngineLoop:
         self.meter.closed(record, sampled, at, self.scheduler.pool.size)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
-        sampled: dict[str, Sampled] = {}
+        """First all choices that depend on no other, together; then each task takes its own."""
         wanting = [span for span in step.spans if span.logits]
-        at = 0
-        for span in wanting:
-            rows = logits[at : at + span.logits]
-            sampled[span.id] = self._next_tokens(self._tasks[span.id], rows, span.drafts, now)
-            at += span.logits
+        firsts = list(accumulate((span.logits for span in wanting), initial=0))[:-1]
+        asks = [
+            self._tasks[span.id].asks(first, span.logits)
+            for span, first in zip(wanting, firsts, strict=True)
+        ]
+        answers = iter(self.sampler.sample(logits, [ask for some in asks for ask in some]))
+        sampled: dict[str, Sampled] = {}
+        for span, first, some in zip(wanting, firsts, asks, strict=True):
+            task, mine = self._tasks[span.id], list(islice(answers, len(some)))
+            rows = logits[first : first + span.logits]
+            sampled[span.id] = self._next_tokens(task, rows, span.drafts, mine, now)
         return sampled
 
     def _next_tokens(
-        self, task: Task, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
+        self,
+        task: Task,
+        rows: NDArray[np.float32],
+        drafts: NDArray[np.int32],
+        answers: list[Answer],
+        now: float,
     ) -> Sampled:
         """The sampled tokens; none when the sequence failed."""
         try:
-            delta = task.sample(rows, drafts, now)
+            delta = task.sample(rows, drafts, answers, now)
         except OknoError as error:
             del self._tasks[task.id]
             self._events.failed.append(Failed(task.id, error.info))
