@@ -93,6 +93,8 @@ class EngineLoop:
         step = self._schedule()
         if step.spans:
             self._execute(step, began)
+        else:
+            self.meter.idle()
         if self._embeds:
             self._embed_piece()
         self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
@@ -178,7 +180,7 @@ class EngineLoop:
         if self.engine.learner is not None:
             self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)
-        self.meter.closed(record, sampled, at, self.scheduler.pool.size)
+        self.meter.closed(record, sampled, at, self.scheduler)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
         sampled: dict[str, Sampled] = {}
