@@ -109,6 +109,8 @@ class EngineLoop:
         step = self._schedule()
         if step.spans:
             self._execute(step, began)
+        else:
+            self.meter.idle()
         if self._embeds:
             self._embed_piece()
         self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
@@ -231,7 +233,7 @@ class EngineLoop:
         booked = self._clock()
         self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)
-        self.meter.closed(record, sampled, at, self.scheduler.pool.size)
+        self.meter.closed(record, sampled, at, self.scheduler)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
         """First all choices that depend on no other, together; then each task takes its own."""

@@ -16,10 +16,13 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from okno.schedule.lately import Lately, Pace
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+
+LOOKED_AT = 128  # places of a queue that are followed one by one; it takes 2 to 3 us each
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,23 @@ def estimated_waits(scheduler: Scheduler, lately: Lately) -> list[float | None]:
     """Seconds for each of `scheduler.waiting`, in its order; None while the pace is not known
     and others are before it."""
     live = sorted(scheduler.live.values(), key=lambda s: s.arrival)
-    limits = scheduler.limits
-    waiting = [work_of(s, lately, new=True) for s in scheduler.waiting]
+    limits, count = scheduler.limits, len(scheduler.waiting)
     pace = lately.pace
     if pace is None:
-        return [0.0 if not live and place == 0 else None for place in range(len(waiting))]
+        return [0.0 if not live and place == 0 else None for place in range(count)]
     works = (work_of(s, lately, new=False) for s in live)
-    return list(waits(works, waiting, pace, limits.batch_size, limits.pool_cells))
+    ahead = (work_of(s, lately, new=True) for s in islice(scheduler.waiting, LOOKED_AT))
+    near = list(waits(works, ahead, pace, limits.batch_size, limits.pool_cells))
+    return [*near, *further(near, count - len(near))]
+
+
+def further(near: list[float], count: int) -> list[float]:
+    """The waits of `count` places after `near`: as much longer each as in its second half."""
+    if count <= 0:
+        return []
+    half = len(near) // 2
+    each_s = (near[-1] - near[half]) / (len(near) - 1 - half)
+    return [near[-1] + each_s * place for place in range(1, count + 1)]
 
 
 def work_of(sequence: Sequence, lately: Lately, *, new: bool) -> Work:

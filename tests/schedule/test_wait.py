@@ -16,7 +16,7 @@ from okno.schedule.lately import Lately, Pace
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
 from okno.schedule.step import Limits, Step
-from okno.schedule.wait import Work, estimated_waits, waits
+from okno.schedule.wait import Work, estimated_waits, waits, work_of
 
 PACE = Pace(step_s=0.1, row_s=0.01, piece_rows=50)
 WINDOW = 2048
@@ -96,6 +96,25 @@ def test_what_was_cached_of_late_is_not_expected_to_be_computed() -> None:
     assert without[2] is not None
     assert with_cache[2] is not None
     assert with_cache[2] < without[2] / 1.5
+
+
+def test_the_end_of_a_long_queue_goes_on_as_its_middle() -> None:
+    lately = Lately()
+    lately.ran(0, 50, 0.5)
+    lately.ran(1, 0, 0.1)
+    scheduler = a_scheduler(*[20] * 300)
+    found = [wait_s or 0.0 for wait_s in estimated_waits(scheduler, lately)]
+    assert len(found) == 300
+    exact = list(
+        waits(
+            [],
+            [work_of(s, lately, new=True) for s in scheduler.waiting],
+            lately.pace or PACE,
+            1,
+            4096,
+        )
+    )
+    assert found == pytest.approx(exact, rel=0.02)
 
 
 # Against the simulation -------------------------------------------------------------------------
