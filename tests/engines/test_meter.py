@@ -47,7 +47,8 @@ class Bench:
         **drafts: list[int],
     ) -> Step:
         self.meter.allowed = allowed
-        step = self.scheduler.schedule(budget, allowed, drafts)
+        pace = None if allowed is None else lambda _: allowed
+        step = self.scheduler.schedule(budget, pace, drafts)
         record = self.meter.opened(step, self.tasks, self.scheduler, budget)
         sampled = {
             span.id: self._sampled(span.drafts.tolist(), ended)
