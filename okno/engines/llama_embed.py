@@ -18,7 +18,7 @@ from okno.core.window import Window
 from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log
-from okno.schedule.scheduler import Span
+from okno.schedule.step import Span
 
 PIECE_TOKENS = 256
 

@@ -25,10 +25,13 @@ from okno.engines.protocol import (
     Slot,
 )
 from okno.engines.queue_watch import QueueWatch
+from okno.engines.speculation import Speculation
 from okno.engines.task import Task
-from okno.schedule.pacer import Pacer
-from okno.schedule.scheduler import Sampled, Scheduler, Step
+from okno.schedule.cost import Ahead
+from okno.schedule.pacer import Pacer, Target
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Sampled, Step
 
 IDLE_WAIT_S = 0.5
 WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call
@@ -61,9 +64,15 @@ class EngineLoop:
     leave through `send`. `loops` and `steps` are read by the heartbeat."""
 
     def __init__(
-        self, engine: Engine, send: Callable[[FromWorker], None], clock: Callable[[], float]
+        self,
+        engine: Engine,
+        send: Callable[[FromWorker], None],
+        clock: Callable[[], float],
+        speculation: Speculation | None = None,
+        target_itl_s: float | None = None,
     ) -> None:
         self.engine = engine
+        self.speculation = speculation
         self.inbox: SimpleQueue[Work] = SimpleQueue()
         self.arrivals = Arrivals()
         self.scheduler = Scheduler(engine.limits)
@@ -74,7 +83,7 @@ class EngineLoop:
         self._queue = QueueWatch(self.meter.lately)
         self._send = send
         self._clock = clock
-        self._pacer = Pacer(engine.window.step_tokens)
+        self._pacer = Pacer(engine.window.step_tokens, engine.learner, Target(target_itl_s))
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
         self._events = Events()
@@ -149,13 +158,23 @@ class EngineLoop:
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
-        self.meter.allowed = self._prompt_rows()
-        return self.scheduler.schedule(self.engine.window.step_tokens, self.meter.allowed)
+        drafts = None
+        if self.speculation is not None:
+            rows = self._prompt_rows(self.scheduler.ahead())
+            drafts = self.speculation.propose(self.scheduler, rows)
+        self.meter.allowed = None
+        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows, drafts)
 
-    def _prompt_rows(self) -> int:
-        """How many rows of prompts (or of texts to embed) the next engine call may take."""
-        decoding = any(sequence.decoding for sequence in self.scheduler.live.values())
-        return self._pacer.prompt_rows(mixed=decoding)
+    def _prompt_rows(self, ahead: Ahead) -> int:
+        """How many rows of prompts the step ahead may take."""
+        if not ahead.prompt_tokens:
+            return 0
+        self.meter.allowed = rows = self._pacer.prompt_rows(ahead)
+        return rows
+
+    def _embed_rows(self) -> int:
+        """How many rows of texts to embed the next engine call may take."""
+        return self._pacer.prompt_rows(self.scheduler.ahead())
 
     def _execute(self, step: Step, began: float) -> None:
         record = self.meter.opened(
@@ -171,14 +190,13 @@ class EngineLoop:
         now = self._clock()
         self.steps += 1
         self.rows += step.rows
-        if step.rows > step.decodes:
-            self._pacer.learn(step.rows, now - started)
         used_cells = self.scheduler.pool.used
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
+        if self.speculation is not None:
+            self.speculation.learn(step, sampled, used_cells, now - started)
         booked = self._clock()
-        if self.engine.learner is not None:
-            self.engine.learner.learn(step, used_cells, booked - started)
+        self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)
         self.meter.closed(record, sampled, at, self.scheduler)
 
@@ -220,7 +238,7 @@ class EngineLoop:
     def _embed_piece(self) -> None:
         job = self._embeds[0]
         if job.running is None:
-            job.running = self.engine.embed(job.inputs[len(job.done)], self._prompt_rows)
+            job.running = self.engine.embed(job.inputs[len(job.done)], self._embed_rows)
         if self.engine.facts.is_embedding_model:
             self.patience = WHOLE_INPUT_PATIENCE
         try:
@@ -252,7 +270,7 @@ class EngineLoop:
             scheduler.pool.used,
             scheduler.pool.size,
             self.steps,
-            learner.refinement.to_json() if (learner := self.engine.learner) else None,
+            self.engine.learner.lesson(),
         )
 
 

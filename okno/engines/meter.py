@@ -13,8 +13,9 @@ from okno.engines.steps import Piece, StepLog, StepRecord, reason
 from okno.engines.tally import Tally
 from okno.engines.task import Task
 from okno.schedule.lately import Lately
-from okno.schedule.scheduler import Operation, Sampled, Scheduler, Span, Step
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Operation, Sampled, Span, Step
 
 NO_OPERATIONS: dict[str, int] = {}
 

@@ -26,9 +26,12 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a worker needs to load a model. batch_size, ctx, threads None mean `auto`.
 
     engine `scripted` loads no file (see engines/scripted.py). queue_limit: waiting requests.
-    prefer, max_ttft_s, min_tok_s steer `auto`; calibration (core/calibration.py, as JSON),
+    swap_bytes: host memory for states that lose their cells (None: auto).
+    prefer, max_ttft_s, min_tok_s steer `auto`; target_itl_s: the gap between tokens that prompts of
+    others may cost (None: auto, 0: no limit); calibration (core/calibration.py, as JSON),
     refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
-    model, None: nothing yet. trace: send the record of every step.
+    model, None: nothing yet. trace: send the record of every step. speculate: who guesses next tokens; draft_path: a draft model's file,
+    empty: none; it guesses at most draft_tokens at once.
     """
 
     model_path: str
@@ -46,15 +49,20 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flash_attention: Literal["auto", "on", "off"] = "auto"
     queue_limit: int = 256
     prefix_cache: bool = True
+    swap_bytes: int | None = None
     template_timeout_s: float = 2.0
     script: str = ""
     prefer: Literal["speed", "quality", "context", "users"] = "speed"
     max_ttft_s: float | None = None
     min_tok_s: float | None = None
+    target_itl_s: float | None = None
     calibration: dict[str, Any] | None = None
     refinement: list[list[float]] | None = None
     process_bytes: int | None = None
     trace: bool = False
+    speculate: Literal["auto", "lookup", "draft", "off"] = "auto"
+    draft_path: str = ""
+    draft_tokens: int = 8
 
 
 # Server to worker ------------------------------------------------------------------------------

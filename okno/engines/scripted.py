@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from okno.core.errors import BadSetting
 from okno.core.window import MemoryUse, ModelFacts
 from okno.engines.auto_window import Asked, check, plain_window
+from okno.engines.learning import RowLearner
 from okno.engines.protocol import WorkerOptions
-from okno.schedule.scheduler import Copy, Limits, Step
+from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
 
 CTX_TRAIN = 4096
 BOS, END, USER, ASSISTANT, SYSTEM = 256, 257, 258, 259, 260
@@ -81,7 +82,7 @@ class ScriptedEngine:
 
     chat_template: str | None = TEMPLATE
     adds_bos = True
-    learner = None
+    drafter = None
     notes = ("scripted engine: no model, answers are echoes",)
 
     def __init__(self, options: WorkerOptions) -> None:
@@ -92,18 +93,18 @@ class ScriptedEngine:
         self.limits = Limits(
             self.window.batch_size, self.window.batch_size + 8, self.window.kv_pool_tokens,
             parks=options.prefix_cache,
+            host_bytes=self.window.kv_pool_tokens,
         )  # fmt: skip
         self.vocab = ByteVocabulary()
         self.facts = _facts(options)
+        self.learner = RowLearner()
         self._script = _script(options.script)
         self._cache: dict[int, list[int]] = {}
+        self._states: dict[int, list[int]] = {}
 
     def execute(self, step: Step) -> NDArray[np.float32]:
         for operation in step.operations:
-            if isinstance(operation, Copy):
-                self._cache[operation.dst] = self._cache[operation.src][: operation.length]
-            else:
-                del self._cache.setdefault(operation.seq, [])[operation.length :]
+            self._apply(operation)
         rows = []
         for span in step.spans:
             held = self._cache.setdefault(span.seq, [])
@@ -114,6 +115,19 @@ class ScriptedEngine:
                     rows.append(self._logits(held))
         self._misbehave(step)
         return np.array(rows, dtype=np.float32).reshape(len(rows), self.vocab.n_tokens)
+
+    def _apply(self, operation: Operation) -> None:
+        match operation:
+            case Copy(src, dst, length):
+                self._cache[dst] = self._cache[src][:length]
+            case Truncate(seq, length):
+                del self._cache.setdefault(seq, [])[length:]
+            case Save(seq, key):
+                self._states[key] = list(self._cache[seq])
+            case Restore(key, seq):
+                self._cache[seq] = list(self._states[key])
+            case Forget(key):
+                del self._states[key]
 
     def embed(
         self, tokens: Sequence[int], piece_rows: Callable[[], int]

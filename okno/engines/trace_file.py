@@ -23,9 +23,9 @@ from pathlib import Path
 import msgspec
 
 from okno.core.errors import BadSetting
+from okno.core.paths import expanded
 from okno.engines.protocol import Traced
 from okno.engines.trace import Tracks
-from okno.inspect.paths import expanded
 
 log = logging.getLogger("okno.trace")
 

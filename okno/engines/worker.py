@@ -52,6 +52,7 @@ from okno.engines.protocol import (
     decode_to_worker,
 )
 from okno.engines.sandbox import Sandbox
+from okno.engines.speculation import speculation_for
 from okno.engines.transport import FrameSocket
 
 HEARTBEAT_S = 0.25
@@ -108,7 +109,10 @@ class Worker:
     def __init__(self, engine: Engine, options: WorkerOptions, wire: FrameSocket) -> None:
         self._engine = engine
         self._wire = wire
-        self._loop = EngineLoop(engine, wire.send, time.monotonic)
+        self._loop = EngineLoop(
+            engine, wire.send, time.monotonic, speculation_for(engine, options),
+            options.target_itl_s,
+        )  # fmt: skip
         prompts = PromptEncoder(engine, Sandbox(options.template_timeout_s))
         self._answers = Answers(engine, prompts)
         self._preparer = Preparer(engine, prompts)

@@ -8,8 +8,9 @@ import pytest
 
 from okno.core.events import Finished, Usage
 from okno.engines.meter import Moments, StepMeter
-from okno.schedule.scheduler import Limits, Sampled, Scheduler, Step
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Limits, Sampled, Step
 
 LIMITS = Limits(batch_size=4, seq_ids=8, pool_cells=256)
 AT = Moments(10.0, 10.5, 12.0, 12.25)
@@ -46,7 +47,9 @@ class Bench:
         **drafts: list[int],
     ) -> Step:
         self.meter.allowed = allowed
-        step = self.scheduler.schedule(budget, allowed, drafts)
+        step = self.scheduler.schedule(
+            budget, None if allowed is None else lambda ahead: allowed, drafts
+        )
         record = self.meter.opened(step, self.tasks, self.scheduler, budget)
         sampled = {
             span.id: self._sampled(span.drafts.tolist(), ended)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from okno.engines.queue_watch import EVERY_S, QueueWatch
 from okno.schedule.lately import Lately
-from okno.schedule.scheduler import Limits, Sampled, Scheduler
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Limits, Sampled
 
 
 class Desk:

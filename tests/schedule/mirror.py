@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from okno.schedule.scheduler import Copy, Limits, Scheduler, Step
+from okno.schedule.scheduler import Scheduler
+from okno.schedule.step import Copy, Limits, Restore, Save, Step, Truncate
 
 
 @dataclass
@@ -13,6 +14,7 @@ class MirrorCache:
 
     limits: Limits
     held: dict[int, list[tuple[object, int]]] = field(default_factory=dict)
+    host: dict[int, list[int]] = field(default_factory=dict)
 
     def execute(self, step: Step) -> None:
         for operation in step.operations:
@@ -22,9 +24,19 @@ class MirrorCache:
                 source = self.held[operation.src]
                 assert len(source) >= operation.length
                 self.held[operation.dst] = list(source[: operation.length])
-            else:
+            elif isinstance(operation, Truncate):
                 assert operation.length == 0 or self.limits.truncates
                 del self.held[operation.seq][operation.length :]
+            elif isinstance(operation, Save):
+                assert operation.key not in self.host
+                self.host[operation.key] = [token for _, token in self.held[operation.seq]]
+            elif isinstance(operation, Restore):
+                assert not self.held.get(operation.seq), "a state comes back to an empty sequence"
+                self.held[operation.seq] = [(object(), t) for t in self.host[operation.key]]
+            else:
+                del self.host[operation.key]
+            assert self.used <= self.limits.pool_cells
+            assert sum(map(len, self.host.values())) <= self.limits.host_bytes
         for span in step.spans:
             row = self.held.setdefault(span.seq, [])
             assert span.start == len(row), "positions are contiguous"
@@ -44,7 +56,12 @@ def check_books(scheduler: Scheduler, cache: MirrorCache) -> None:
     assert scheduler.pool.used == cache.used
     for sequence in (*scheduler.live.values(), *scheduler.parked.values()):
         assert sequence.seq is not None
-        assert cache.tokens(sequence.seq) == list(sequence.known.view()[: sequence.computed])
+        held = cache.tokens(sequence.seq)
+        assert len(held) == sequence.computed
+        assert held[: len(sequence.known)] == list(sequence.known.view()[: sequence.computed])
+    assert {s.host_key for s in scheduler.host.held.values()} == cache.host.keys()
+    for sequence in scheduler.host.held.values():
+        assert cache.host[sequence.host_key] == list(sequence.known.view()[: sequence.host_tokens])
     ids = [s.seq for s in (*scheduler.live.values(), *scheduler.parked.values())]
     assert len(ids) == len(set(ids)) <= scheduler.limits.seq_ids
     assert len(scheduler.live) <= scheduler.limits.batch_size
