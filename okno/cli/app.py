@@ -17,6 +17,7 @@ from okno.core.errors import BadSetting, OknoError
 COMMANDS = {
     "serve": "Serve a model over HTTP, OpenAI-compatible.",
     "chat": "Chat with a model in the terminal, or get one answer.",
+    "resize": "Change batch size, ctx, KV type or KV pool of a running server.",
     "models": "List the models on this machine.",
     "plan": "Show what every window of a model costs and gives here, and pick the best.",
     "recommend": "Rank the models of the catalog by what this hardware really gives.",

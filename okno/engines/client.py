@@ -13,13 +13,14 @@ from typing import Literal, Protocol
 from okno.core.errors import ErrorInfo
 from okno.core.events import Event
 from okno.core.request import Message, Request
-from okno.core.window import MemoryUse, ModelFacts, Window
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.protocol import (
     Detokenized,
     Embedded,
     Heartbeat,
     Inspection,
     Recalled,
+    Resized,
     Tokenized,
 )
 from okno.engines.tally import Tally
@@ -88,6 +89,11 @@ class EngineClient(Protocol):
 
     async def steps(self, last: int) -> Recalled:
         """What the last steps of the worker ran, at most `last` of them."""
+        ...
+
+    async def resize(self, change: WindowChange) -> Resized:
+        """Open another window while requests go on; `status` tells it from then on. Raises
+        BadRequest, BadSetting, DoesNotFit or WindowInUse with the numbers: the window stays."""
         ...
 
     async def drain(self, timeout_s: float) -> None:

@@ -64,6 +64,10 @@ class Embedder:
         mean: NDArray[np.float32] = (total / len(ids)).astype(np.float32)
         return mean
 
+    def close(self) -> None:
+        """Free the context; an embedding under way has to begin again with another one."""
+        lib.llama_free(self._context)
+
     def _decode(self, ids: NDArray[np.int32], start: int) -> None:
         self._batch.fill([Span("", 0, start, ids, 0)])
         self._batch.want_all()

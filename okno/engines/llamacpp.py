@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from okno.core.errors import BadRequest, BadSetting, DoesNotFit
 from okno.core.load import Load, context_sizes
 from okno.core.plan import MemoryPlan
-from okno.core.window import KVType, MemoryUse, ModelFacts, Window
+from okno.core.window import KVType, MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.auto_window import Chosen
 from okno.engines.choice import choose_for
 from okno.engines.draft_memory import choose_beside_draft
@@ -23,10 +23,12 @@ from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llama_embed import Embedder
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, start_backend
-from okno.engines.llama_numbers import FLASH, KV_TYPES
+from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
+from okno.engines.llama_resize import LlamaResize
 from okno.engines.llama_states import HostStates, host_bytes
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
+from okno.engines.resizing import changed_options
 from okno.inspect.cpu import usable_cores
 from okno.inspect.memory import free_memory, own_bytes
 from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
@@ -41,16 +43,12 @@ class LlamaCpp:
     has its own stream: no sharing, and logits that do not depend on the neighbours."""
 
     def __init__(self, options: WorkerOptions, on_progress: Callable[[float], None]) -> None:
-        kv_type = _kv_type(options.kv_type)
-        if kv_type in ("q8_0", "q4_0") and options.flash_attention == "off":
-            raise BadSetting(
-                f"--kv-type {kv_type} needs flash attention, which is switched off. Use "
-                "--flash-attention auto, or --kv-type f16."
-            )
+        kv_type = _checked_kv_type(options)
+        self._options = options
         start_backend()
         choose = choose_beside_draft if options.draft_path else choose_for
         choice = choose(options, kv_type)
-        chosen, self.learner = choice.chosen, choice.learner
+        chosen, self.learner, self._taken = choice.chosen, choice.learner, choice.taken
         self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
@@ -64,7 +62,7 @@ class LlamaCpp:
         self._context: lib.llama_context_p | None = None
         self._embedder: Embedder | None = None
         if not self._model.is_embedding_model:
-            self._context = self._open_context(options)
+            self._context = self.open_context(self.window, options)
             self._memory = lib.llama_get_memory(self._context)
             if not choice.knows_rows:
                 measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
@@ -132,8 +130,58 @@ class LlamaCpp:
             case Forget(key):
                 self._states.forget(key)
 
-    def _open_context(self, options: WorkerOptions) -> lib.llama_context_p:
-        window = self.window
+    # Another window (engines/llama_resize.py) ------------------------------------------------
+
+    def prepare_resize(self, change: WindowChange) -> LlamaResize:
+        """See engines.engine.Engine.prepare_resize."""
+        options = changed_options(self._options, self.window, change)
+        held = on_accelerators(self._planned)
+        choice = choose_for(options, _checked_kv_type(options), self._taken, held)
+        return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
+
+    @property
+    def context(self) -> lib.llama_context_p | None:
+        """None: an embedding model, which has none of its own."""
+        return self._context
+
+    @property
+    def planned(self) -> MemoryPlan:
+        """What the load takes, predicted."""
+        return self._planned
+
+    def become(
+        self, resize: LlamaResize, context: lib.llama_context_p | None
+    ) -> lib.llama_context_p | None:
+        """Go on with `context`, opened for `resize`. Returns the one that served until now."""
+        chosen, before = resize.choice.chosen, self._context
+        if chosen.window.kv_type != self.window.kv_type:
+            self.learner = resize.choice.learner
+        if chosen.window.ctx != self.window.ctx and self._embedder is not None:
+            self._embedder.close()
+            self._embedder = None
+        self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
+        self.limits, self._options = resize.limits, resize.options
+        self._batch = Batch(self.window.step_tokens)
+        self._hold(context)
+        return before
+
+    def close_context(self) -> None:
+        """Free it; nothing can be computed until another one is there."""
+        if self._context is not None:
+            lib.llama_free(self._context)
+            self._context = None
+
+    def reopen(self) -> None:
+        """The context of this window again, empty. Raises DoesNotFit."""
+        self._hold(self.open_context(self.window, self._options))
+
+    def _hold(self, context: lib.llama_context_p | None) -> None:
+        self._context = context
+        if context is not None:
+            self._memory = lib.llama_get_memory(context)
+
+    def open_context(self, window: Window, options: WorkerOptions) -> lib.llama_context_p:
+        """A new context on the loaded model. Raises DoesNotFit."""
         load = _load(window, options)
         sizes = context_sizes(load, shares_prefixes=self._model.has_plain_attention)
         params = lib.llama_context_default_params()
@@ -172,11 +220,14 @@ def _auto_threads(size_bytes: int) -> int:
     return 1 if size_bytes < SMALL_MODEL_BYTES else usable_cores()
 
 
-def _kv_type(name: str) -> KVType:
-    for known in KV_TYPES:
-        if known == name:
-            return known
-    raise BadSetting(f"KV type {name!r} is unknown; possible are {', '.join(KV_TYPES)}.")
+def _checked_kv_type(options: WorkerOptions) -> KVType:
+    kv_type = kv_type_named(options.kv_type)
+    if kv_type in ("q8_0", "q4_0") and options.flash_attention == "off":
+        raise BadSetting(
+            f"--kv-type {kv_type} needs flash attention, which is switched off. Use "
+            "--flash-attention auto, or --kv-type f16."
+        )
+    return kv_type
 
 
 def _load(window: Window, options: WorkerOptions) -> Load:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -25,8 +26,11 @@ from okno.engines.protocol import (
     Slot,
 )
 from okno.engines.queue_watch import QueueWatch
+from okno.engines.resizing import ResizeJob, carry_out
+from okno.engines.sampling_batch import Answer, BatchSampler
 from okno.engines.speculation import Speculation
 from okno.engines.task import Task
+from okno.inspect.cpu import usable_cores
 from okno.schedule.cost import Ahead
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
@@ -35,6 +39,7 @@ from okno.schedule.step import Sampled, Step
 
 IDLE_WAIT_S = 0.5
 WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call
+RESIZE_PATIENCE = 10.0  # a large context is opened in one call
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ class Leave:
     id: str
 
 
-Work = Task | Leave | EmbedJob | CancelCall | Inspect
+Work = Task | Leave | EmbedJob | CancelCall | Inspect | ResizeJob
 
 
 class EngineLoop:
@@ -83,7 +88,9 @@ class EngineLoop:
         self._queue = QueueWatch(self.meter.lately)
         self._send = send
         self._clock = clock
-        self._pacer = Pacer(engine.window.step_tokens, engine.learner, Target(target_itl_s))
+        self.sampler = BatchSampler(usable_cores())
+        self._target = Target(target_itl_s)
+        self._pacer = self._new_pacer()
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
         self._events = Events()
@@ -135,9 +142,16 @@ class EngineLoop:
                 self._embeds = [job for job in self._embeds if job.call != call]
             case Inspect(call):
                 self._send(self._inspection(call))
+            case ResizeJob():
+                self._resize(work)
 
     def _admit(self, task: Task) -> None:
         if not self.arrivals.arrived(task.id):
+            return
+        try:
+            task.fit(self.engine.window.ctx)
+        except OknoError as error:
+            self._events.failed.append(Failed(task.id, error.info))
             return
         task.clock.queued = self._clock()
         self._tasks[task.id] = task
@@ -155,6 +169,23 @@ class EngineLoop:
         self._events.accepted += told.accepted
         self._events.queued += told.queued
 
+    def _resize(self, job: ResizeJob) -> None:
+        """Between two steps: the window of `job`, or the reason why it stays."""
+        if not self.arrivals.arrived(job.call):
+            job.outcome.put(None)
+            return
+        self.patience = RESIZE_PATIENCE
+        try:
+            job.outcome.put(carry_out(job.prepared, self.scheduler, self._clock))
+        except OknoError as error:
+            job.outcome.put(error)
+        else:
+            self._pacer = self._new_pacer()
+            for embed in self._embeds:
+                embed.running = None  # its context may be gone
+        finally:
+            self.patience = 1.0
+
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
@@ -171,6 +202,10 @@ class EngineLoop:
             return 0
         self.meter.allowed = rows = self._pacer.prompt_rows(ahead)
         return rows
+
+    def _new_pacer(self) -> Pacer:
+        """For the engine as it is now."""
+        return Pacer(self.engine.window.step_tokens, self.engine.learner, self._target)
 
     def _embed_rows(self) -> int:
         """How many rows of texts to embed the next engine call may take."""
@@ -201,21 +236,32 @@ class EngineLoop:
         self.meter.closed(record, sampled, at, self.scheduler)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
-        sampled: dict[str, Sampled] = {}
+        """First all choices that depend on no other, together; then each task takes its own."""
         wanting = [span for span in step.spans if span.logits]
-        at = 0
-        for span in wanting:
-            rows = logits[at : at + span.logits]
-            sampled[span.id] = self._next_tokens(self._tasks[span.id], rows, span.drafts, now)
-            at += span.logits
+        firsts = list(accumulate((span.logits for span in wanting), initial=0))[:-1]
+        asks = [
+            self._tasks[span.id].asks(first, span.logits)
+            for span, first in zip(wanting, firsts, strict=True)
+        ]
+        answers = iter(self.sampler.sample(logits, [ask for some in asks for ask in some]))
+        sampled: dict[str, Sampled] = {}
+        for span, first, some in zip(wanting, firsts, asks, strict=True):
+            task, mine = self._tasks[span.id], list(islice(answers, len(some)))
+            rows = logits[first : first + span.logits]
+            sampled[span.id] = self._next_tokens(task, rows, span.drafts, mine, now)
         return sampled
 
     def _next_tokens(
-        self, task: Task, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
+        self,
+        task: Task,
+        rows: NDArray[np.float32],
+        drafts: NDArray[np.int32],
+        answers: list[Answer],
+        now: float,
     ) -> Sampled:
         """The sampled tokens; none when the sequence failed."""
         try:
-            delta = task.sample(rows, drafts, now)
+            delta = task.sample(rows, drafts, answers, now)
         except OknoError as error:
             del self._tasks[task.id]
             self._events.failed.append(Failed(task.id, error.info))

@@ -14,7 +14,7 @@ import msgspec
 from okno.core.errors import ErrorInfo
 from okno.core.events import Accepted, Delta, Failed, Finished, Queued
 from okno.core.request import Message, Request
-from okno.core.window import MemoryUse, ModelFacts, Window
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.steps import StepRecord
 from okno.engines.tally import Tally
 
@@ -30,8 +30,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefer, max_ttft_s, min_tok_s steer `auto`; target_itl_s: the gap between tokens that prompts of
     others may cost (None: auto, 0: no limit); calibration (core/calibration.py, as JSON),
     refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
-    model, None: nothing yet. trace: send the record of every step. speculate: who guesses next tokens; draft_path: a draft model's file,
-    empty: none; it guesses at most draft_tokens at once.
+    model, None: nothing yet. trace: send the record of every step.
+    speculate: who guesses next tokens; draft_path: a draft model's file, empty: none; it guesses at
+    most draft_tokens at once.
     """
 
     model_path: str
@@ -130,13 +131,19 @@ class Recall(msgspec.Struct, tag="recall"):
     last: int
 
 
+class Resize(msgspec.Struct, tag="resize"):
+    """Open another window for the loaded model, while requests go on."""
+
+    call: int
+    change: WindowChange
+
+
 class Shutdown(msgspec.Struct, tag="shutdown"):
     """Exit now (draining is the server's business)."""
 
 
-ToWorker = (
-    Submit | Cancel | Tokenize | Detokenize | Embed | CancelCall | Inspect | Recall | Shutdown
-)
+Call = Tokenize | Detokenize | Embed | Inspect | Recall | Resize
+ToWorker = Submit | Cancel | Call | CancelCall | Shutdown
 
 
 # Worker to server ------------------------------------------------------------------------------
@@ -260,6 +267,34 @@ class Embedded(msgspec.Struct, tag="embedded"):
     note: str
 
 
+class ResizeCounts(msgspec.Struct, frozen=True):
+    """What a resize did. pause_s: no step ran so long. staged: the old context was freed before the
+    new one was opened. state_bytes: copied. Live sequences: moved with their state; waiting_again,
+    for a slot or cells; recomputed, because states could not be moved. parked: prefixes kept of
+    those that were there (parked_before) or were set aside."""
+
+    pause_s: float = 0.0
+    staged: bool = False
+    state_bytes: int = 0
+    moved: int = 0
+    waiting_again: int = 0
+    recomputed: int = 0
+    parked_before: int = 0
+    parked: int = 0
+
+
+class Resized(msgspec.Struct, tag="resized"):
+    """Answer to Resize: the window is `window` now. needed_bytes: predicted, of the whole load."""
+
+    call: int
+    before: Window
+    window: Window
+    memory: MemoryUse
+    needed_bytes: int
+    notes: tuple[str, ...]
+    counts: ResizeCounts
+
+
 class CallFailed(msgspec.Struct, tag="call_failed"):
     """Answer to any call that could not be done."""
 
@@ -267,7 +302,7 @@ class CallFailed(msgspec.Struct, tag="call_failed"):
     error: ErrorInfo
 
 
-Answer = Tokenized | Detokenized | Embedded | Inspection | Recalled | CallFailed
+Answer = Tokenized | Detokenized | Embedded | Inspection | Recalled | Resized | CallFailed
 FromWorker = Loading | Ready | LoadFailed | Events | Heartbeat | Traced | Answer
 
 encode = msgspec.msgpack.Encoder().encode

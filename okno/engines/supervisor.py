@@ -29,13 +29,14 @@ from okno.core.events import Event, Failed, Finished
 from okno.core.request import Request
 from okno.core.window import Window
 from okno.engines.call_client import CallClient
-from okno.engines.calls import Call, Calls
+from okno.engines.calls import Calls
 from okno.engines.client import EngineState, EngineStatus
 from okno.engines.crashes import CrashPolicy
 from okno.engines.model_file import Fingerprint
 from okno.engines.process import WorkerProcess
 from okno.engines.protocol import (
     Answer,
+    Call,
     CallFailed,
     Cancel,
     CancelCall,
@@ -46,6 +47,7 @@ from okno.engines.protocol import (
     LoadFailed,
     Loading,
     Ready,
+    Resized,
     Submit,
     Traced,
     WorkerOptions,
@@ -323,9 +325,19 @@ class Supervisor(CallClient):
     def _on_answer(self, answer: Answer) -> None:
         if isinstance(answer, Embedded):
             self._crashes.progressed()
+        if isinstance(answer, Resized):
+            self._on_resized(answer)
         self._calls.answer(answer)
         self._changed.set()
         self._release_suspect()
+
+    def _on_resized(self, message: Resized) -> None:
+        """A new worker would open the new window."""
+        assert self._ready is not None
+        self._ready = msgspec.structs.replace(
+            self._ready, window=message.window, memory=message.memory, notes=message.notes
+        )
+        self.options = _pinned(self.options, message.window)
 
     def _pass_on(self, stream: Stream, event: Event) -> None:
         match event:
@@ -507,6 +519,7 @@ def _pinned(options: WorkerOptions, window: Window) -> WorkerOptions:
         batch_size=window.batch_size,
         ctx=window.ctx,
         kv_pool_tokens=window.kv_pool_tokens,
+        kv_type=window.kv_type,
     )
 
 

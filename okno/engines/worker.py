@@ -43,6 +43,7 @@ from okno.engines.protocol import (
     Ready,
     Recall,
     Recalled,
+    Resize,
     Shutdown,
     Submit,
     Tokenize,
@@ -51,6 +52,7 @@ from okno.engines.protocol import (
     WorkerOptions,
     decode_to_worker,
 )
+from okno.engines.resizing import resize
 from okno.engines.sandbox import Sandbox
 from okno.engines.speculation import speculation_for
 from okno.engines.transport import FrameSocket
@@ -120,6 +122,7 @@ class Worker:
         # Grammars may take a second each: they wait for each other, and nobody else for them.
         self._prepare_constrained = ThreadPoolExecutor(1, thread_name_prefix="constrained")
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
+        self._resizes = ThreadPoolExecutor(1, thread_name_prefix="resize")  # one after the other
         self._process = psutil.Process()
         self._tracing = options.trace
         self._traced = 0  # the newest step that was sent
@@ -150,6 +153,9 @@ class Worker:
             case Tokenize() | Detokenize() | Embed() | Recall():
                 self._loop.arrivals.begin(message.call)
                 self._calls.submit(self._call, message)
+            case Resize():
+                self._loop.arrivals.begin(message.call)
+                self._resizes.submit(self._resize, message)
             case CancelCall() | Inspect():
                 self._loop.inbox.put(message)
             case Shutdown():
@@ -171,6 +177,17 @@ class Worker:
         except OknoError as error:
             self._loop.arrivals.arrived(message.call)
             self._wire.send(CallFailed(message.call, error.info))
+
+    def _resize(self, message: Resize) -> None:
+        try:
+            with _named_failures():
+                done = resize(self._engine, message, self._loop.used_cells, self._loop.inbox.put)
+                if done is not None:
+                    self._wire.send(done)
+        except OknoError as error:
+            self._wire.send(CallFailed(message.call, error.info))
+        finally:
+            self._loop.arrivals.arrived(message.call)
 
     def _answer(self, message: Tokenize | Detokenize | Embed | Recall) -> None:
         match message:

@@ -57,5 +57,18 @@ class HostStore:
         key, sequence.host_key, sequence.host_tokens = sequence.host_key, 0, 0
         return Forget(key)
 
+    def resize(self, limits: Limits, *, keeps: bool) -> list[Sequence]:
+        """Other limits for the same states. Returns those to be forgotten, the least worthy first:
+        for lack of bytes, and all that are larger than the pool; keeps False: every one."""
+        self._limits = limits
+        self.used_bytes = sum(self._bytes(one.host_tokens) for one in self.held.values())
+        over = self.used_bytes - limits.host_bytes
+        lost: list[Sequence] = []
+        for one in sorted(self.held.values(), key=lambda s: (s.worth, s.parked_at)):
+            if not keeps or over > 0 or one.host_tokens > limits.pool_cells:
+                over -= self._bytes(one.host_tokens)
+                lost.append(one)
+        return lost
+
     def _bytes(self, tokens: int) -> int:
         return self._limits.stored_bytes(tokens)

@@ -27,6 +27,7 @@ from okno.server.plan import plan, recommend
 from okno.server.security import Security, check_json
 from okno.server.settings import ServerSettings
 from okno.server.steps import steps
+from okno.server.window import change_window, window
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/tokenize", native.tokenize),
     ("POST", "/detokenize", native.detokenize),
     ("POST", "/apply-template", native.apply_template),
+    ("GET", "/okno/v1/window", window),
+    ("PATCH", "/okno/v1/window", change_window),
     ("GET", "/okno/v1/hardware", hardware),
     ("POST", "/okno/v1/plan", plan),
     ("GET", "/okno/v1/recommend", recommend),

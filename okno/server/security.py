@@ -224,7 +224,7 @@ def preflight_response(headers: Headers) -> Response:
     return Response(
         status_code=204,
         headers={
-            "access-control-allow-methods": "GET, POST, OPTIONS",
+            "access-control-allow-methods": "GET, POST, PATCH, OPTIONS",
             "access-control-allow-headers": asked or "authorization, content-type, x-api-key",
             "access-control-max-age": "600",
             "vary": "access-control-request-headers",

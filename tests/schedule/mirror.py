@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from okno.schedule.resize import Moves
 from okno.schedule.scheduler import Scheduler
-from okno.schedule.step import Copy, Limits, Restore, Save, Step, Truncate
+from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
 
 
 @dataclass
@@ -17,7 +19,15 @@ class MirrorCache:
     host: dict[int, list[int]] = field(default_factory=dict)
 
     def execute(self, step: Step) -> None:
-        for operation in step.operations:
+        self.apply(step.operations)
+        for span in step.spans:
+            row = self.held.setdefault(span.seq, [])
+            assert span.start == len(row), "positions are contiguous"
+            row.extend((object(), int(token)) for token in span.tokens)
+        assert self.used <= self.limits.pool_cells
+
+    def apply(self, operations: Iterable[Operation]) -> None:
+        for operation in operations:
             if isinstance(operation, Copy):
                 assert self.limits.copies
                 assert not self.held.get(operation.dst), "a copy goes into an empty sequence"
@@ -36,11 +46,16 @@ class MirrorCache:
             else:
                 del self.host[operation.key]
             assert self.used <= self.limits.pool_cells
-            assert sum(map(len, self.host.values())) <= self.limits.host_bytes
-        for span in step.spans:
-            row = self.held.setdefault(span.seq, [])
-            assert span.start == len(row), "positions are contiguous"
-            row.extend((object(), int(token)) for token in span.tokens)
+            stored = sum(map(len, self.host.values()))
+            assert stored <= self.limits.host_bytes or isinstance(operation, Forget)
+
+    def resize(self, limits: Limits, moves: Moves | None) -> None:
+        """Another cache, with what `moves` names of this one; None: an empty one. Host memory
+        stays."""
+        assert len({move.dst for move in moves or ()}) == len(moves or ())
+        self.limits = limits
+        self.held = {move.dst: self.held.get(move.src, []) for move in moves or ()}
+        assert all(0 <= seq < limits.seq_ids for seq in self.held)
         assert self.used <= self.limits.pool_cells
 
     @property

@@ -20,7 +20,7 @@ from okno.core.events import (
     Usage,
 )
 from okno.core.request import Message, Request
-from okno.core.window import MemoryUse, ModelFacts, Window
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.client import EngineStatus
 from okno.engines.protocol import (
     Detokenized,
@@ -28,6 +28,8 @@ from okno.engines.protocol import (
     Heartbeat,
     Inspection,
     Recalled,
+    ResizeCounts,
+    Resized,
     Slot,
     Submit,
     Tokenized,
@@ -86,6 +88,7 @@ class FakeEngine:
     open: set[str] = field(default_factory=set)
     cancelled: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    resizes: list[WindowChange] = field(default_factory=list)
     draining: bool = False
     embed_gate: asyncio.Event = field(default_factory=opened)
     wait_s: float | None = None
@@ -186,6 +189,27 @@ class FakeEngine:
 
     async def steps(self, last: int) -> Recalled:
         return Recalled(0, self.recalled[-last:], len(self.recalled))
+
+    async def resize(self, change: WindowChange) -> Resized:
+        """Numbers change, `auto` and what is left out stay."""
+        if self.refuse:
+            raise self.refuse
+        self.resizes.append(change)
+        before, memory = self.current.window, self.current.memory
+        assert before is not None
+        assert memory is not None
+        numbers = {
+            name: value
+            for name, value in {
+                "batch_size": change.batch_size, "ctx": change.ctx, "kv_type": change.kv_type,
+                "kv_pool_tokens": change.kv_pool,
+            }.items()
+            if value not in (None, "auto")
+        }  # fmt: skip
+        after = replace(before, **numbers)  # type: ignore[arg-type]
+        self.current = replace(self.current, window=after)
+        counts = ResizeCounts(0.031, False, 4096, 3, 1, 0, 5, 2)
+        return Resized(0, before, after, memory, 7_000_000, ("batch 4",), counts)
 
     async def drain(self, timeout_s: float) -> None:
         """As the contract says: wait for those in flight at most timeout_s, then fail the rest."""
