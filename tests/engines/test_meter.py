@@ -47,8 +47,9 @@ class Bench:
         **drafts: list[int],
     ) -> Step:
         self.meter.allowed = allowed
-        pace = None if allowed is None else lambda _: allowed
-        step = self.scheduler.schedule(budget, pace, drafts)
+        step = self.scheduler.schedule(
+            budget, None if allowed is None else lambda ahead: allowed, drafts
+        )
         record = self.meter.opened(step, self.tasks, self.scheduler, budget)
         sampled = {
             span.id: self._sampled(span.drafts.tolist(), ended)

