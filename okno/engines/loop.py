@@ -90,6 +90,7 @@ class EngineLoop:
         """One pass: take what arrived, one step, one piece of embedding, send the events."""
         self.loops += 1
         self._receive()
+        began = self._clock()
         step = self._schedule()
         if step.spans:
             self._execute(step)
@@ -98,6 +99,8 @@ class EngineLoop:
         self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
         self.used_cells = self.scheduler.pool.used
         self._flush()
+        if self.speculation is not None and step.spans and not self._embeds:
+            self.speculation.took(self._clock() - began)
 
     # Work that arrives -----------------------------------------------------------------------
 
@@ -168,7 +171,7 @@ class EngineLoop:
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
         if self.speculation is not None:
-            self.speculation.learn(step, sampled, used_cells, now - started)
+            self.speculation.learn(step, sampled, used_cells)
         if self.engine.learner is not None:
             self.engine.learner.learn(step, used_cells, self._clock() - started)
 

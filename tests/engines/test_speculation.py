@@ -282,7 +282,8 @@ def test_the_draft_model_catches_up_in_pieces(
     with_draft: LlamaCpp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draft_source, "PIECE_ROWS", 8)
-    asked = requests("Repeat: " + " ".join(f"word{k}" for k in range(30)), TEXTS[1])
+    long = requests("Repeat: " + " ".join(f"word{k}" for k in range(30)), TEXTS[1])
+    asked = [replace(r, stop=Stop(max_tokens=80, ignore_eos=True)) for r in long]
     plain = fresh(with_draft, None).run(asked)
     speculation = by_model(with_draft)
     drafted = fresh(with_draft, speculation).run(asked)
