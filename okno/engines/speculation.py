@@ -83,7 +83,7 @@ class Speculation:
         self._model = DraftSource(drafter, draft_tokens, self._account, clock) if drafter else None
         self._draft_s = self._model.seconds if self._model is not None else nothing
         self._drafted: dict[str, Guess] = {}
-        self._spent_s = 0.0
+        self._spent_s = self._invested_s = 0.0
         self._last = _Checked(Plain(0, 0, 0, 0))
         self._judged: dict[int, tuple[int, bool]] = {}  # rows: until which step, is hopeless
 
@@ -91,7 +91,7 @@ class Speculation:
 
     def propose(self, scheduler: Scheduler, prompt_rows: int) -> Mapping[str, tuple[int, ...]]:
         """Guesses to check in the next step, by sequence. prompt_rows: that it takes at most."""
-        self._drafted, self._spent_s = {}, 0.0
+        self._drafted, self._spent_s, self._invested_s = {}, 0.0, 0.0
         if self._text is not None:
             self._text.guesses = {}
         decoding = [sequence for sequence in scheduler.live.values() if sequence.decoding]
@@ -164,7 +164,7 @@ class Speculation:
         drafted = model.offers(sequences, own, pays)
         choice = self._choice(own | drafted, plain)
         self._drafted = model.draft(sequences, drafted, choice.lengths)
-        self._spent_s = model.spent_s
+        self._spent_s, self._invested_s = model.spent_s, model.invested_s
         return choice
 
     def _checked(self, choice: Choice) -> dict[str, tuple[int, ...]]:
@@ -189,7 +189,7 @@ class Speculation:
         """The last step took so long with all that belongs to it, from the schedule to the events:
         a token more in the same step saves all of that. Not the draft model, which is counted
         apart."""
-        seconds -= self._spent_s
+        seconds = max(0.0, seconds - self._spent_s - self._invested_s)
         self._book(self._last, seconds)
         self._measured.learn(self._last.plain.rows + self._last.checked, seconds)
 
