@@ -26,7 +26,7 @@ COMMANDS = {
     "hardware": "Show processor, memory and accelerators: total and free, and what limits them.",
     "calibrate": "Measure what this machine is fast at, for plans of any model.",
     "depth": "Measure what a wider window buys in quality on a text.",
-    "bench": "Check okno's own predictions by measuring on this machine.",
+    "bench": "Measure: okno's own predictions on this machine, or any server under load.",
     "config": "Show, explain and change the settings and generation_config.yaml.",
     "version": "Show the versions of okno and of what it stands on.",
 }

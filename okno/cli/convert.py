@@ -13,8 +13,8 @@ from okno.config.settings import ServeSettings
 from okno.core.request import Sampling
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.listing import LocalModel
+from okno.inspect.models import find_model, models_folder
 from okno.server.settings import GenerationDefaults, ServerSettings
-
 
 GIB = 2**30
 
@@ -42,7 +42,18 @@ def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerO
         max_ttft_s=settings.max_ttft,
         min_tok_s=settings.min_tok_s,
         target_itl_s=settings.target_itl,
+        trace=settings.trace is not None,
+        speculate=settings.speculate,
+        draft_path=draft_path(settings),
+        draft_tokens=settings.draft_tokens,
     )
+
+
+def draft_path(settings: ServeSettings) -> str:
+    """The file of the draft model; empty: none. Raises ModelNotFound, ModelUnusable."""
+    if settings.draft is None:
+        return ""
+    return str(find_model(settings.draft, models_folder(settings.models_dir)).path)
 
 
 def with_learnt(options: WorkerOptions, learnt: Learnt) -> WorkerOptions:

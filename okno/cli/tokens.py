@@ -21,9 +21,9 @@ from okno.cli.tokens_count import (
 )
 from okno.config.load import load
 from okno.core.errors import BadSetting
+from okno.core.paths import expanded
 from okno.engines.tokenise import tokenise
 from okno.inspect.models import DEMO, find_model, models_folder
-from okno.inspect.paths import expanded
 
 MAX_BYTES = 64 * 1024 * 1024
 WINDOWS = (1024, 2048, 4096, 8192)

@@ -142,9 +142,9 @@ PRIORITY_WEIGHTS: dict[Priority, float] = {"high": 4.0, "normal": 1.0, "low": 0.
 class Request:
     """One sequence to complete. `n` choices are n requests that share a prompt.
 
-    client: fairness key (API key or address). priority: of its share of service. cache_salt: prefixes
-    are shared only among requests of the same. created_s: Unix time, also given to the template,
-    so that a replay renders the same prompt.
+    client: fairness key (API key or address). priority: of its share of service. cache_salt:
+    prefixes are shared only among requests of the same. created_s: Unix time, also given to the
+    template, so that a replay renders the same prompt.
     """
 
     id: str

@@ -16,6 +16,8 @@ from okno.engines.protocol import (
     Embedded,
     Inspect,
     Inspection,
+    Recall,
+    Recalled,
     Resize,
     Resized,
     Tokenize,
@@ -64,6 +66,11 @@ class CallClient(ABC):
     async def inspect(self) -> Inspection:
         answer = await self._call(Inspect)
         assert isinstance(answer, Inspection)
+        return answer
+
+    async def steps(self, last: int) -> Recalled:
+        answer = await self._call(lambda number: Recall(number, last))
+        assert isinstance(answer, Recalled)
         return answer
 
     async def resize(self, change: WindowChange) -> Resized:

@@ -1,4 +1,4 @@
-"""Questions to the worker that get one answer: tokenize, detokenize, embed, inspect, resize.
+"""Questions to the worker with one answer: tokenize, detokenize, embed, inspect, recall, resize.
 
 A call that was under way when a worker died is asked again; one that was under way at several
 deaths is a suspect and asked alone, as with streams (engines/streams.py). Only a resize is not
@@ -18,12 +18,13 @@ from okno.engines.protocol import (
     Detokenize,
     Embed,
     Inspect,
+    Recall,
     Resize,
     Tokenize,
 )
 from okno.engines.streams import FAIL_AT, SUSPECT_AT
 
-Call = Tokenize | Detokenize | Embed | Inspect | Resize
+Call = Tokenize | Detokenize | Embed | Inspect | Recall | Resize
 
 
 @dataclass(slots=True, eq=False)

@@ -36,19 +36,22 @@ class Choice:
 
 
 def choose_for(
-    options: WorkerOptions, kv_type: KVType, held_bytes: Mapping[str, int] | None = None
+    options: WorkerOptions,
+    kv_type: KVType,
+    taken: Mapping[str, int] | None = None,
+    held: Mapping[str, int] | None = None,
 ) -> Choice:
-    """The window for `options` here and now. held_bytes: this process has the model loaded and
-    serves, and holds so much on accelerators: what it holds counts as free, and the engine is asked
-    in a child, whose end costs nothing. Raises ModelUnusable for a file that is no sound
-    GGUF, BadSetting, DoesNotFit."""
+    """The window for `options` here and now. taken: bytes on devices (`cpu`, or a device's id)
+    that are as good as gone. held: this process has the model loaded and serves, and holds so much
+    on accelerators: that counts as free, and the engine is asked in a child, whose end costs
+    nothing. Raises ModelUnusable for a file that is no sound GGUF, BadSetting, DoesNotFit."""
     path = Path(options.model_path)
-    header, machine = read_header(path), _machine(held_bytes or {})
+    header, machine = read_header(path), _machine(taken or {}, held or {})
     asked = _asked(options, kv_type)
     known = _known_calibration(options, machine)
     refinement = refinement_from(options.refinement if known else None)
     planner = Planner(header, known or _guessed(options, machine), refinement)
-    with DryRun(path, header, in_process=held_bytes is None) as dry_run:
+    with DryRun(path, header, in_process=held is None) as dry_run:
         memory = Anchored(header, machine, dry_run.memory, _overhead(options))
         speed = partial(_speed, planner, asked.goal)
         chosen = choose_window(asked, header, machine, memory, speed)
@@ -58,18 +61,25 @@ def choose_for(
     return Choice(chosen, learner, knows_rows=known is not None)
 
 
-def _machine(held: Mapping[str, int]) -> Machine:
-    """This machine as it is without us: what this process already holds is part of the plan."""
+def _machine(taken: Mapping[str, int], held: Mapping[str, int]) -> Machine:
+    """This machine as it is without us: what this process already holds is part of the plan; and
+    without what is `taken`."""
     machine = this_machine()
-    ram = replace(machine.ram, free_bytes=machine.ram.free_bytes + own_bytes())
-    devices = tuple(_without_us(device, held) for device in machine.devices)
-    return replace(machine, ram=ram, devices=devices)
+    left_bytes = machine.ram.free_bytes + own_bytes() - taken.get("cpu", 0)
+    devices = tuple(
+        _without(device, taken.get(device.id, 0) - held.get(device.id, 0))
+        for device in machine.devices
+    )
+    left_bytes -= sum(taken.get(device.id, 0) for device in devices if device.unified)
+    return replace(
+        machine, ram=replace(machine.ram, free_bytes=max(0, left_bytes)), devices=devices
+    )
 
 
-def _without_us(device: Device, held: Mapping[str, int]) -> Device:
+def _without(device: Device, taken_bytes: int) -> Device:
     if device.free_bytes is None:
         return device
-    return replace(device, free_bytes=device.free_bytes + held.get(device.id, 0))
+    return replace(device, free_bytes=max(0, device.free_bytes - taken_bytes))
 
 
 def _asked(options: WorkerOptions, kv_type: KVType) -> Asked:

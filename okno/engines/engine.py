@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
+from okno.engines.drafter import Drafter
 from okno.engines.learning import Learner
 from okno.engines.resizing import Prepared
 from okno.schedule.step import Limits, Step
@@ -78,9 +79,14 @@ class Engine(Protocol):
         """Says what steps will take, and learns from those that ran."""
         ...
 
+    @property
+    def drafter(self) -> Drafter | None:
+        """A draft model beside the model, if one was asked."""
+        ...
+
     def execute(self, step: Step) -> NDArray[np.float32]:
-        """Apply the operations, compute the rows. One row of n_vocab logits per span that wants
-        them, in span order; valid until the next call.
+        """Apply the operations, compute the rows. Rows of n_vocab logits, `span.logits` of each
+        span, in span order; valid until the next call.
 
         Raises EngineBroken when the cache can no longer be trusted: the process must end.
         """

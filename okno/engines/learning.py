@@ -53,7 +53,7 @@ class StepLearner:
         predicted_s = self.model.step_s(
             [len(span.tokens) for span in step.spans],
             [span.start for span in step.spans],
-            sum(span.logits for span in step.spans),
+            step.outputs,
             parked_cells=max(0, used_cells - seen_cells),
         )
         self.refinement.observe(step.rows, predicted_s, seconds)

@@ -16,9 +16,11 @@ from okno.core.plan import MemoryPlan
 from okno.core.window import KVType, MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.auto_window import Chosen
 from okno.engines.choice import choose_for
+from okno.engines.draft_memory import choose_beside_draft, draft_memory, needed_bytes
 from okno.engines.engine import EngineBroken
 from okno.engines.knee import measure_rows
 from okno.engines.llama_batch import Batch, float_rows
+from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llama_embed import Embedder
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, start_backend
 from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
@@ -44,7 +46,8 @@ class LlamaCpp:
         kv_type = _checked_kv_type(options)
         self._options = options
         start_backend()
-        choice = choose_for(options, kv_type)
+        choose = choose_beside_draft if options.draft_path else choose_for
+        choice = choose(options, kv_type)
         chosen, self.learner = choice.chosen, choice.learner
         self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
@@ -63,6 +66,7 @@ class LlamaCpp:
             self._memory = lib.llama_get_memory(self._context)
             if not choice.knows_rows:
                 measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
+        self.drafter = self._draft_model(options) if options.draft_path else None
 
     def execute(self, step: Step) -> NDArray[np.float32]:
         if self._context is None:
@@ -93,11 +97,19 @@ class LlamaCpp:
             self._embedder = Embedder(self._model, self.window, self._threads)
         return (yield from self._embedder.embed(tokens, piece_rows))
 
+    def _draft_model(self, options: WorkerOptions) -> LlamaDraft:
+        if not self.limits.truncates:
+            raise BadSetting(
+                f"--draft is of no use to {self.facts.name}: models of type "
+                f"{self._model.architecture} cannot take a wrong guess back. Leave it out."
+            )
+        return LlamaDraft(options, self.window, self.vocab, self._threads)
+
     def memory(self) -> MemoryUse:
         parts = [device.parts for device in self._planned.devices]
         return MemoryUse(
             process_bytes=psutil.Process().memory_info().rss,
-            weights_bytes=self._model.size_bytes,
+            weights_bytes=self._model.size_bytes + (self.drafter.size_bytes if self.drafter else 0),
             kv_bytes=sum(part.kv_bytes + part.state_bytes for part in parts),
             free_bytes=free_memory().free_bytes,
             own_bytes=own_bytes(),
@@ -124,7 +136,10 @@ class LlamaCpp:
         """See engines.engine.Engine.prepare_resize."""
         options = changed_options(self._options, self.window, change)
         held = on_accelerators(self._planned)
-        choice = choose_for(options, _checked_kv_type(options), held_bytes=held)
+        taken = None
+        if self.drafter is not None:  # it stays as it is
+            taken = needed_bytes(draft_memory(options, self.window))
+        choice = choose_for(options, _checked_kv_type(options), taken, held)
         return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
 
     @property
@@ -239,6 +254,7 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
         host_bytes=host_bytes(chosen.memory) if options.swap_bytes is None else options.swap_bytes,
         cell_bytes=-(-sum(part.kv_bytes for part in parts) // window.kv_pool_tokens),
         state_bytes=-(-sum(part.state_bytes for part in parts) // sizes.n_seq_max),
+        outputs=sizes.n_outputs_max,
     )
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okno.core.errors import OknoError
-from okno.core.events import Accepted, Failed
+from okno.core.events import Failed
 from okno.engines.arrivals import Arrivals
 from okno.engines.engine import Engine
+from okno.engines.meter import Moments, StepMeter
 from okno.engines.protocol import (
     CallFailed,
     CancelCall,
@@ -23,8 +24,11 @@ from okno.engines.protocol import (
     Inspection,
     Slot,
 )
+from okno.engines.queue_watch import QueueWatch
 from okno.engines.resizing import ResizeJob, carry_out
+from okno.engines.speculation import Speculation
 from okno.engines.task import Task
+from okno.schedule.cost import Ahead
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
@@ -66,15 +70,19 @@ class EngineLoop:
         engine: Engine,
         send: Callable[[FromWorker], None],
         clock: Callable[[], float],
+        speculation: Speculation | None = None,
         target_itl_s: float | None = None,
     ) -> None:
         self.engine = engine
+        self.speculation = speculation
         self.inbox: SimpleQueue[Work] = SimpleQueue()
         self.arrivals = Arrivals()
         self.scheduler = Scheduler(engine.limits)
         self.loops = self.steps = self.rows = 0
         self.live = self.waiting = self.used_cells = 0  # read by the heartbeat's thread
         self.patience = 1.0
+        self.meter = StepMeter(clock())
+        self._queue = QueueWatch(self.meter.lately)
         self._send = send
         self._clock = clock
         self._target = Target(target_itl_s)
@@ -92,9 +100,11 @@ class EngineLoop:
         """One pass: take what arrived, one step, one piece of embedding, send the events."""
         self.loops += 1
         self._receive()
+        self._tell_waiting()
+        began = self._clock()
         step = self._schedule()
         if step.spans:
-            self._execute(step)
+            self._execute(step, began)
         if self._embeds:
             self._embed_piece()
         self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
@@ -140,8 +150,7 @@ class EngineLoop:
         task.clock.queued = self._clock()
         self._tasks[task.id] = task
         self.scheduler.add(task.sequence)
-        position = self.scheduler.position(task.id)
-        self._events.accepted.append(Accepted(task.id, task.sequence.prompt_tokens, position))
+        self._queue.arrived(task.id)
 
     def _leave(self, id: str) -> None:
         if self._tasks.pop(id, None) is not None:
@@ -166,10 +175,27 @@ class EngineLoop:
         finally:
             self.patience = 1.0
 
+    def _tell_waiting(self) -> None:
+        told = self._queue.look(self.scheduler, self._clock())
+        self._events.accepted += told.accepted
+        self._events.queued += told.queued
+
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
-        return self.scheduler.schedule(self.engine.window.step_tokens, self._pacer.prompt_rows)
+        drafts = None
+        if self.speculation is not None:
+            rows = self._prompt_rows(self.scheduler.ahead())
+            drafts = self.speculation.propose(self.scheduler, rows)
+        self.meter.allowed = None
+        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows, drafts)
+
+    def _prompt_rows(self, ahead: Ahead) -> int:
+        """How many rows of prompts the step ahead may take."""
+        if not ahead.prompt_tokens:
+            return 0
+        self.meter.allowed = rows = self._pacer.prompt_rows(ahead)
+        return rows
 
     def _new_pacer(self) -> Pacer:
         """For the engine as it is now."""
@@ -179,19 +205,29 @@ class EngineLoop:
         """How many rows of texts to embed the next engine call may take."""
         return self._pacer.prompt_rows(self.scheduler.ahead())
 
-    def _execute(self, step: Step) -> None:
+    def _execute(self, step: Step, began: float) -> None:
+        record = self.meter.opened(
+            step, self._tasks, self.scheduler, self.engine.window.step_tokens
+        )
         started = self._clock()
         for span in step.spans:
-            clock = self._tasks[span.id].clock
-            if clock.started is None:
-                clock.started = started
+            task = self._tasks[span.id]
+            if task.clock.started is None:
+                task.clock.started = started
+                self.meter.started(task.sequence)
         logits = self.engine.execute(step)
         now = self._clock()
         self.steps += 1
         self.rows += step.rows
         used_cells = self.scheduler.pool.used
-        self.scheduler.update(step, self._sample(step, logits, now))
-        self.engine.learner.learn(step, used_cells, self._clock() - started)
+        sampled = self._sample(step, logits, now)
+        self.scheduler.update(step, sampled)
+        if self.speculation is not None:
+            self.speculation.learn(step, sampled, used_cells, now - started)
+        booked = self._clock()
+        self.engine.learner.learn(step, used_cells, booked - started)
+        at = Moments(began, started, now, booked)
+        self.meter.closed(record, sampled, at, self.scheduler.pool.size)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
         sampled: dict[str, Sampled] = {}
@@ -217,11 +253,12 @@ class EngineLoop:
         if task.finished is not None:
             del self._tasks[task.id]
             self._events.finished.append(task.finished)
+            self.meter.answered(task.finished)
         return Sampled(delta.tokens, ended=task.finished is not None)
 
     def _flush(self) -> None:
         events = self._events
-        if events.accepted or events.deltas or events.finished or events.failed:
+        if events.accepted or events.queued or events.deltas or events.finished or events.failed:
             self._events = Events()
             self._send(events)
 

@@ -12,9 +12,11 @@ from typing import Any, Literal
 import msgspec
 
 from okno.core.errors import ErrorInfo
-from okno.core.events import Accepted, Delta, Failed, Finished
+from okno.core.events import Accepted, Delta, Failed, Finished, Queued
 from okno.core.request import Message, Request
 from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
+from okno.engines.steps import StepRecord
+from okno.engines.tally import Tally
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 HEADER = struct.Struct("<I")
@@ -28,7 +30,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefer, max_ttft_s, min_tok_s steer `auto`; target_itl_s: the gap between tokens that prompts of
     others may cost (None: auto, 0: no limit); calibration (core/calibration.py, as JSON),
     refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
-    model, None: nothing yet.
+    model, None: nothing yet. trace: send the record of every step. speculate: who guesses next tokens; draft_path: a draft model's file,
+    empty: none; it guesses at most draft_tokens at once.
     """
 
     model_path: str
@@ -56,6 +59,10 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibration: dict[str, Any] | None = None
     refinement: list[list[float]] | None = None
     process_bytes: int | None = None
+    trace: bool = False
+    speculate: Literal["auto", "lookup", "draft", "off"] = "auto"
+    draft_path: str = ""
+    draft_tokens: int = 8
 
 
 # Server to worker ------------------------------------------------------------------------------
@@ -116,6 +123,13 @@ class Inspect(msgspec.Struct, tag="inspect"):
     call: int
 
 
+class Recall(msgspec.Struct, tag="recall"):
+    """Ask for the records of the last steps, so many at most."""
+
+    call: int
+    last: int
+
+
 class Resize(msgspec.Struct, tag="resize"):
     """Open another window for the loaded model, while requests go on."""
 
@@ -128,7 +142,8 @@ class Shutdown(msgspec.Struct, tag="shutdown"):
 
 
 ToWorker = (
-    Submit | Cancel | Tokenize | Detokenize | Embed | CancelCall | Inspect | Resize | Shutdown
+    Submit | Cancel | Tokenize | Detokenize | Embed | CancelCall | Inspect | Recall | Resize
+    | Shutdown
 )
 
 
@@ -160,6 +175,7 @@ class Events(msgspec.Struct, tag="events"):
     """What one step brought, per request, in order. Kept apart by kind for cheap encoding."""
 
     accepted: list[Accepted] = []
+    queued: list[Queued] = []
     deltas: list[Delta] = []
     finished: list[Finished] = []
     failed: list[Failed] = []
@@ -170,7 +186,8 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
 
     `loops` counts every pass of the loop, also idle ones: a live loop always moves it, unless
     a single step is under way. steps: engine calls; rows: tokens computed in all. patience: by how
-    much the hang bound is to be stretched (work under way that cannot be cut into pieces).
+    much the hang bound is to be stretched (work under way that cannot be cut into pieces). tally:
+    what all steps of this worker did.
     """
 
     loops: int
@@ -182,6 +199,15 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
     pool_cells: int
     process_bytes: int
     patience: float = 1.0
+    tally: Tally = msgspec.field(default_factory=Tally)
+
+
+class Traced(msgspec.Struct, tag="traced"):
+    """The steps since the last of these, with WorkerOptions.trace. began_s: the moment of the
+    machine's monotonic clock from which their times count; each worker has its own."""
+
+    began_s: float
+    steps: list[StepRecord]
 
 
 class Slot(msgspec.Struct):
@@ -206,6 +232,14 @@ class Inspection(msgspec.Struct, tag="inspection"):
     pool_cells: int
     steps: int
     refinement: list[list[float]] | None = None
+
+
+class Recalled(msgspec.Struct, tag="recalled"):
+    """Answer to Recall: the last steps, oldest first. count: steps of this worker in all."""
+
+    call: int
+    steps: list[StepRecord]
+    count: int
 
 
 class Tokenized(msgspec.Struct, tag="tokenized"):
@@ -269,8 +303,8 @@ class CallFailed(msgspec.Struct, tag="call_failed"):
     error: ErrorInfo
 
 
-Answer = Tokenized | Detokenized | Embedded | Inspection | Resized | CallFailed
-FromWorker = Loading | Ready | LoadFailed | Events | Heartbeat | Answer
+Answer = Tokenized | Detokenized | Embedded | Inspection | Recalled | Resized | CallFailed
+FromWorker = Loading | Ready | LoadFailed | Events | Heartbeat | Traced | Answer
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

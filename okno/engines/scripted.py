@@ -33,7 +33,7 @@ from okno.engines.llama_numbers import kv_type_named
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import Switched, changed_options
 from okno.schedule.resize import Moves
-from okno.schedule.step import Copy, Limits, Operation, Step, Truncate
+from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
 
 CTX_TRAIN = 4096
 BOS, END, USER, ASSISTANT, SYSTEM = 256, 257, 258, 259, 260
@@ -87,6 +87,7 @@ class ScriptedEngine:
 
     chat_template: str | None = TEMPLATE
     adds_bos = True
+    drafter = None
     notes = ("scripted engine: no model, answers are echoes",)
 
     def __init__(self, options: WorkerOptions) -> None:
@@ -98,9 +99,11 @@ class ScriptedEngine:
         self.learner = RowLearner()
         self._script = _script(options.script)
         self._cache: dict[int, list[int]] = {}
+        self._states: dict[int, list[int]] = {}
 
     def execute(self, step: Step) -> NDArray[np.float32]:
-        self._apply(step.operations)
+        for operation in step.operations:
+            self._apply(operation)
         rows = []
         for span in step.spans:
             held = self._cache.setdefault(span.seq, [])
@@ -111,6 +114,19 @@ class ScriptedEngine:
                     rows.append(self._logits(held))
         self._misbehave(step)
         return np.array(rows, dtype=np.float32).reshape(len(rows), self.vocab.n_tokens)
+
+    def _apply(self, operation: Operation) -> None:
+        match operation:
+            case Copy(src, dst, length):
+                self._cache[dst] = self._cache[src][:length]
+            case Truncate(seq, length):
+                del self._cache.setdefault(seq, [])[length:]
+            case Save(seq, key):
+                self._states[key] = list(self._cache[seq])
+            case Restore(key, seq):
+                self._cache[seq] = list(self._states[key])
+            case Forget(key):
+                del self._states[key]
 
     def embed(
         self, tokens: Sequence[int], piece_rows: Callable[[], int]
@@ -131,7 +147,8 @@ class ScriptedEngine:
         self, resize: ScriptedResize, operations: Sequence[Operation], moves: Moves
     ) -> Switched:
         """Go on in the window of `resize`, if its pool is not too large."""
-        self._apply(operations)
+        for operation in operations:
+            self._apply(operation)
         most = self._script.most_cells
         if (asked := resize.window.kv_pool_tokens) > most:
             error = DoesNotFit(
@@ -143,14 +160,6 @@ class ScriptedEngine:
         self._cache = {move.dst: self._cache.get(move.src, []) for move in kept}
         self.options, self.window, self.limits = resize.options, resize.window, resize.limits
         return Switched(moved=resize.moves)
-
-    def _apply(self, operations: Sequence[Operation]) -> None:
-        for operation in operations:
-            if isinstance(operation, Copy):
-                self._cache[operation.dst] = self._cache[operation.src][: operation.length]
-            else:
-                assert isinstance(operation, Truncate), "there is no host memory here"
-                del self._cache.setdefault(operation.seq, [])[operation.length :]
 
     def _logits(self, held: list[int]) -> NDArray[np.float32]:
         logits = np.zeros(self.vocab.n_tokens, dtype=np.float32)
@@ -199,8 +208,9 @@ def _window(options: WorkerOptions) -> Window:
 
 def _limits(window: Window, options: WorkerOptions) -> Limits:
     return Limits(
-        window.batch_size, window.batch_size + 8, window.kv_pool_tokens, parks=options.prefix_cache
-    )
+        window.batch_size, window.batch_size + 8, window.kv_pool_tokens,
+        parks=options.prefix_cache, host_bytes=window.kv_pool_tokens,
+    )  # fmt: skip
 
 
 def _next_token(held: list[int]) -> int:

@@ -48,9 +48,11 @@ from okno.engines.protocol import (
     Ready,
     Resized,
     Submit,
+    Traced,
     WorkerOptions,
 )
 from okno.engines.streams import FAIL_AT, Stream, Streams
+from okno.engines.tally import TallyOfWorkers
 from okno.engines.watchdog import Watchdog
 
 log = logging.getLogger("okno.supervisor")
@@ -76,7 +78,8 @@ class Supervisor(CallClient):
 
     hang_timeout_s: the worker is killed when its loop makes no pass for so long. Steps are sized
     to half a second or less, except a full batch of decodes, which must fit into it; for work
-    that cannot be cut (Heartbeat.patience) the bound is longer.
+    that cannot be cut (Heartbeat.patience) the bound is longer. on_steps: gets every step that ran,
+    if the options ask for a trace.
     """
 
     def __init__(
@@ -85,10 +88,12 @@ class Supervisor(CallClient):
         *,
         hang_timeout_s: float = 60.0,
         on_progress: Callable[[float], None] | None = None,
+        on_steps: Callable[[Traced], None] | None = None,
     ) -> None:
         self.options = options
         self._watchdog = Watchdog(hang_timeout_s, time.monotonic())
         self._on_progress = on_progress
+        self._on_steps = on_steps
         self._state: EngineState = "loading"
         self._progress = 0.0
         self._ready: Ready | None = None
@@ -99,6 +104,7 @@ class Supervisor(CallClient):
         self._calls = Calls()
         self._crashes = CrashPolicy()
         self._count = _Counters()
+        self._tally = TallyOfWorkers()
         self._draining = False
         self._last_death: str | None = None
         self._error: ErrorInfo | None = None
@@ -171,6 +177,7 @@ class Supervisor(CallClient):
         self._crashes.died(ready_for_s=None if since is None else time.monotonic() - since)
         self._worker = None
         self._watchdog.buried()
+        self._tally.buried()
         self._last_death = reason
         if self._ready is None and self._load_error is not None:
             self._give_up(self._load_error)
@@ -258,6 +265,10 @@ class Supervisor(CallClient):
             case Heartbeat():
                 busy = len(self._streams) > 0
                 self._watchdog.beat(message, time.monotonic(), busy=busy)
+                self._tally.beat(message.tally)
+            case Traced():
+                if self._on_steps is not None:
+                    self._on_steps(message)
             case Loading(fraction):
                 self._on_loading(fraction)
             case Ready():
@@ -299,7 +310,9 @@ class Supervisor(CallClient):
             self._worker.send(call)
 
     def _on_events(self, events: Events) -> None:
-        every: list[Event] = [*events.accepted, *events.deltas, *events.finished, *events.failed]
+        every: list[Event] = [
+            *events.accepted, *events.queued, *events.deltas, *events.finished, *events.failed,
+        ]  # fmt: skip
         for event in every:
             stream = self._streams.get(event.id)
             if stream is not None:
@@ -493,6 +506,7 @@ class Supervisor(CallClient):
             generated_tokens=count.generated_tokens,
             last_death=self._last_death,
             error=self._error,
+            tally=self._tally.total,
         )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from okno.core.errors import OknoError
 from okno.core.events import Delta, Finished, FinishReason, Timings, TokenLogprob, Usage
 from okno.core.request import Request
 from okno.engines.constraints import Matcher
@@ -66,9 +68,7 @@ class Task:
             self._accept(token)
             self.text.push(self.vocab.pieces[token])
 
-    def sample(
-        self, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
-    ) -> Delta:
+    def sample(self, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float) -> Delta:
         """The next tokens of this sequence: one, and one more for each draft that sampling from
         the row before it agrees with. rows: (1 + drafts, n_vocab). Sets `finished` when one was
         the last.
@@ -77,14 +77,17 @@ class Task:
         (Leviathan et al. 2023): the distribution is that of the model, the tokens even are those
         that the same seed gives without drafts.
 
-        Raises OknoError when no token is possible; only this request fails then.
+        Raises OknoError when no token is possible; only this request fails then. After a draft
+        that was right the error waits for the next step, which meets it again: what came before
+        it reaches the client.
         """
         delta = self._sample_one(rows[0], now)
-        for row, draft in zip(rows[1:], drafts.tolist(), strict=True):
-            if self.finished is not None or delta.tokens[-1] != draft:
-                break
-            self.ahead = len(delta.tokens)
-            delta = joined(delta, self._sample_one(row, now))
+        with suppress(OknoError):
+            for row, draft in zip(rows[1:], drafts.tolist(), strict=True):
+                if self.finished is not None or delta.tokens[-1] != draft:
+                    break
+                self.ahead = len(delta.tokens)
+                delta = joined(delta, self._sample_one(row, now))
         self.ahead = 0
         return delta
 
@@ -127,8 +130,8 @@ class Task:
 
 
 def joined(first: Delta, second: Delta) -> Delta:
-    """Two deltas of one request as one."""
+    """Two deltas of one request as one. A token that ends the answer has no log probability."""
     logprobs = None
-    if first.logprobs is not None and second.logprobs is not None:
-        logprobs = first.logprobs + second.logprobs
+    if first.logprobs is not None or second.logprobs is not None:
+        logprobs = (first.logprobs or ()) + (second.logprobs or ())
     return Delta(first.id, first.tokens + second.tokens, first.text + second.text, logprobs)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from okno.core.errors import ModelNotFound, ModelUnusable
+from okno.core.paths import expanded
 from okno.inspect.listing import is_model_file
-from okno.inspect.paths import expanded, kind_at, names_in
+from okno.inspect.paths import kind_at, names_in
 from okno.inspect.safetensors import only_weights
 from okno.inspect.source import LocalSource, Source
 from okno.inspect.source_hub import open_address, open_reference, parse_reference

@@ -15,8 +15,8 @@ import numpy as np
 from okno.schedule.cost import Ahead
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
-from okno.schedule.step import Limits, Sampled, Step
 from okno.schedule.sequence import Sequence as TokenSequence
+from okno.schedule.step import Limits, Sampled, Step
 
 
 class StepTime(Protocol):

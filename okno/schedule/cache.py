@@ -195,6 +195,7 @@ class Cache:
         """Keep what is computed for a later prefix, or drop it when it is not worth keeping."""
         if sequence.seq is None:
             return
+        self.cut(sequence, len(sequence.known))  # drafts of a step it was cancelled in
         if not self.limits.parks or sequence.computed < MIN_SHARED_TOKENS:
             self._drop(sequence)
             return

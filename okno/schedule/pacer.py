@@ -3,12 +3,13 @@
 The time of a step is no straight line in its rows: 8 rows may cost more than 16, and from 64 rows
 on llama.cpp's CPU flash attention works in tiles of 64 (a row at depth 640 costs a third of what it
 costs in smaller pieces). So a few row counts are tried against the predicted cost of the step, and
-the one that computes most prompt rows per second wins, decoding neighbours included.
+the one that computes most prompt rows per second wins, decoding neighbours included; of those that
+are nearly as fast the shortest step where somebody decodes, the longest where nobody does.
 
 While somebody decodes, a step may take the target gap between tokens (`--target-itl`); without
 neighbours ALONE_S, short enough that a client who leaves frees its sequence within two seconds.
 The default target follows the curve: MIXED_S, twice the step without prompts if that is longer, and
-up to LONGEST_S where pieces within the target would compute prompts at less than half their speed.
+up to LONGEST_S where pieces within the target would compute prompts WORTH_WAITING times slower.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ MIXED_S = 0.3
 ALONE_S = 0.5
 LONGEST_S = 1.0
 TILE_ROWS = 64
-LEAST_ROWS = 8
+LEAST_ROWS = 4
 TRIED = (8, 16, 24, 32, 48)  # rows of a whole step below one tile
-WORTH_WAITING = 2.0  # a longer step must compute prompts so much faster
+NEARLY = (
+    0.95  # of the speed of the best: of those the shortest step beside others, else the longest
+)
+WORTH_WAITING = 1.5  # a longer step must compute prompts so much faster
 DECODES_TO_GAP = 2.0
 
 
@@ -36,7 +40,7 @@ class Target:
     itl_s: float | None = None
 
     def limits_s(self, decode_s: float) -> tuple[float, float]:
-        """(what a step may take, what it may take where the first brings half the speed), when
+        """(what a step may take, what it may take where that is far too little), when
         the step without prompts takes decode_s."""
         if self.itl_s == 0:
             return float("inf"), float("inf")
@@ -56,12 +60,14 @@ def piece_rows(
         limit_s, longest_s = (target or Target()).limits_s(seconds(0))
     else:
         limit_s, longest_s = ALONE_S, LONGEST_S
-    within, beyond = _best(tried, limit_s), _best(tried, longest_s)
-    if beyond is None:
+    within = [one for one in tried if one[1] <= limit_s]
+    beyond = [one for one in tried if one[1] <= longest_s]
+    if not beyond:
         return min(tried, key=lambda one: one[1])[0]
-    if within is None or _speed(beyond) > WORTH_WAITING * _speed(within):
-        return beyond[0]
-    return within[0]
+    if not within or _best_speed(beyond) > WORTH_WAITING * _best_speed(within):
+        within = beyond
+    good = [rows for rows, s in within if rows / s >= NEARLY * _best_speed(within)]
+    return min(good) if decodes else max(good)
 
 
 class Pacer:
@@ -88,11 +94,6 @@ def _counts(most: int, decodes: int) -> list[int]:
     return counts or [most]
 
 
-def _best(tried: list[tuple[int, float]], limit_s: float) -> tuple[int, float] | None:
-    """The fastest of those that keep the limit."""
-    return max((one for one in tried if one[1] <= limit_s), key=_speed, default=None)
-
-
-def _speed(one: tuple[int, float]) -> float:
-    rows, seconds = one
-    return rows / seconds
+def _best_speed(tried: list[tuple[int, float]]) -> float:
+    """Prompt rows per second of the fastest."""
+    return max(rows / seconds for rows, seconds in tried)

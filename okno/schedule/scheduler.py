@@ -97,8 +97,8 @@ class Scheduler:
             left = min(left, prompt_rows(ahead))
         prompts = self._prompt_spans(left, must=not decodes)
         if drafts and self.limits.truncates:
-            rows = len(decodes) + sum(len(span.tokens) for span in prompts)
-            decodes = self._with_drafts(decodes, drafts, row_budget - rows)
+            free = self._free_rows(row_budget, [*decodes, *prompts])
+            decodes = self._with_drafts(decodes, drafts, free)
         if not decodes and not prompts:
             return Step((), ())  # the operations wait for the next step that runs
         step = Step(self.cache.take_operations(), (*decodes, *prompts))
@@ -113,8 +113,8 @@ class Scheduler:
             if sequence is None:
                 continue
             self.cache.checkpoint(sequence)
-            if span.logits and span.id in sampled:
-                self._take(sequence, span, sampled[span.id])
+            if span.logits:
+                self._take(sequence, span, sampled.get(span.id, Sampled(())))
 
     def ahead(self) -> Ahead:
         """What the live sequences bring into the next step, before its rows of prompts are
@@ -144,7 +144,10 @@ class Scheduler:
     def _admit(self) -> None:
         if not len(self.waiting):
             return
-        self._make_slot()
+        victim = self._victim()
+        if victim is not None:
+            del self.live[victim.id]
+            self.cache.leave(victim)
         slots = self.limits.batch_size - len(self.live)
         computing = self._computing_prompts()
         started: list[Sequence] = []
@@ -156,7 +159,7 @@ class Scheduler:
                 if skipped >= self.limits.batch_size:
                     break
                 continue
-            if not self._has_room(sequence, reuse):
+            if not self._has_room(sequence, reuse, self.live):
                 break
             self.live[sequence.id] = sequence
             self.cache.start(sequence, reuse)
@@ -167,13 +170,15 @@ class Scheduler:
         for sequence in started:
             self.waiting.remove(sequence)
             self._charge_start(sequence)
+        if victim is not None:
+            self.waiting.add(victim)
 
-    def _make_slot(self) -> None:
+    def _victim(self) -> Sequence | None:
         """With no slot free, the next in the queue takes one from a client that has several while
         its own has none, or from a sequence of lower priority: the youngest of these goes back to
-        its line, its state parked."""
+        its line, its state parked. None where nobody has to, or that would not be enough."""
         if len(self.live) < self.limits.batch_size:
-            return
+            return None
         head = next(iter(self.waiting))
         counts = Counter(sequence.client for sequence in self.live.values())
         victims = [
@@ -181,12 +186,19 @@ class Scheduler:
             if s.weight < head.weight
             or (not counts[head.client] and counts[s.client] > 1 and s.weight == head.weight)
         ]  # fmt: skip
-        if not victims:
-            return
-        victim = max(victims, key=lambda s: (-s.weight, counts[s.client], s.arrival))
-        del self.live[victim.id]
-        self.cache.leave(victim)
-        self.waiting.add(victim)
+        victim = max(victims, key=lambda s: (-s.weight, counts[s.client], s.arrival), default=None)
+        if victim is None or not self._starts_without(victim, head):
+            return None
+        return victim
+
+    def _starts_without(self, victim: Sequence, head: Sequence) -> bool:
+        """`head` could start at once if `victim` were not live."""
+        others = {id: s for id, s in self.live.items() if s is not victim}
+        reuse = self.cache.best_reuse(head)
+        computing = [s for s in self._computing_prompts() if s is not victim]
+        return self._has_room(head, reuse, others) and not self._worth_waiting(
+            head, reuse, computing
+        )
 
     def _charge_start(self, sequence: Sequence) -> None:
         """The client pays for what is computed anew, once: not again after a preemption."""
@@ -215,18 +227,20 @@ class Scheduler:
             for donor in computing
         )
 
-    def _has_room(self, sequence: Sequence, reuse: Reuse | None) -> bool:
-        """The whole known part fits beside the live sequences and what they still compute."""
-        if not self.live:
+    def _has_room(
+        self, sequence: Sequence, reuse: Reuse | None, live: Mapping[str, Sequence]
+    ) -> bool:
+        """The whole known part fits beside the `live` sequences and what they still compute."""
+        if not live:
             return True
-        held = [s.cells.view() for s in self.live.values()]
+        held = [s.cells.view() for s in live.values()]
         new = len(sequence.known)
         if reuse is not None and reuse.restores:
             new = max(new, reuse.donor.host_tokens)  # a state comes back whole, then it is cut
         elif reuse is not None:
             new -= reuse.length
             held.append(reuse.donor.cells.view()[: reuse.length])
-        owed = sum(s.remaining for s in self.live.values()) + new
+        owed = sum(s.remaining for s in live.values()) + new
         return owed <= self.pool.size - self.pool.distinct(held)
 
     # Rows ----------------------------------------------------------------------------------
@@ -260,6 +274,13 @@ class Scheduler:
             self.cache.computed_prompt(sequence)
             left -= rows
         return spans
+
+    def _free_rows(self, row_budget: int, spans: Tokens[Span]) -> int:
+        """Rows that drafts may have beside `spans`; each of them gives logits."""
+        free = row_budget - sum(len(span.tokens) for span in spans)
+        if self.limits.outputs is None:
+            return free
+        return min(free, self.limits.outputs - sum(span.logits for span in spans))
 
     def _with_drafts(
         self, spans: Tokens[Span], drafts: Mapping[str, Tokens[int]], left: int

@@ -53,8 +53,8 @@ Operation = Copy | Truncate | Save | Restore | Forget
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Rows of one sequence: `tokens` at positions start... logits: of so many rows at its end they
-    are wanted: 0 while its prompt goes on, 1 for the last known token, 1 more per draft after it."""
+    """Rows of one sequence: `tokens` at positions start... logits: wanted of so many rows at its
+    end: 0 while its prompt goes on, 1 for the last known token, 1 more per draft after it."""
 
     id: str
     seq: int
@@ -94,6 +94,11 @@ class Step:
         """Sequences that get a token."""
         return sum(span.logits > 0 for span in self.spans)
 
+    @property
+    def outputs(self) -> int:
+        """Rows with logits: one per decode and one per draft."""
+        return sum(span.logits for span in self.spans)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -101,7 +106,8 @@ class Limits:
     pool_cells: KV cells. copies: prefixes can be shared between sequences (unified pool).
     truncates: a sequence can be rolled back to any length (plain attention). parks: finished
     sequences are kept for later prefixes. host_bytes: of host memory for states of sequences, each
-    of cell_bytes per token and state_bytes beside."""
+    of cell_bytes per token and state_bytes beside. outputs: rows with logits in one step at most
+    (never less than batch_size); None: as many as there are rows."""
 
     batch_size: int
     seq_ids: int
@@ -112,6 +118,7 @@ class Limits:
     host_bytes: int = 0
     cell_bytes: int = 1
     state_bytes: int = 0
+    outputs: int | None = None
 
     def stored_bytes(self, tokens: int) -> int:
         """Of host memory for the state of a sequence with so many tokens."""

@@ -26,6 +26,7 @@ from okno.server.metrics import Metrics
 from okno.server.plan import plan, recommend
 from okno.server.security import Security, check_json
 from okno.server.settings import ServerSettings
+from okno.server.steps import steps
 from okno.server.window import change_window, window
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/okno/v1/hardware", hardware),
     ("POST", "/okno/v1/plan", plan),
     ("GET", "/okno/v1/recommend", recommend),
+    ("GET", "/okno/v1/steps", steps),
     ("GET", "/okno/v1/config", config),
     ("GET", "/okno/v1/config/schema", config_schema),
 )

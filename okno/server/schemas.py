@@ -182,8 +182,8 @@ class GenerationFields(Struct, kw_only=True, forbid_unknown_fields=True):
     cache_salt: Annotated[
         str | None,
         about(
-            f"At most {MAX_SALT_CHARS} characters. Computed prefixes are shared only among requests "
-            "of the same salt: nobody else's answer time tells what was asked before."
+            f"At most {MAX_SALT_CHARS} characters. Computed prefixes are shared only among "
+            "requests of the same salt: no other's answer time tells what was asked before."
         ),
     ] = None
 

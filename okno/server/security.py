@@ -36,7 +36,7 @@ RESPONSE_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "cache-control": "no-store",
 }
-EXPOSED_HEADERS = "okno-ignored, okno-queue-position, retry-after"
+EXPOSED_HEADERS = "okno-ignored, okno-queue-position, okno-estimated-wait-s, retry-after"
 CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 
 Headers = Mapping[bytes, list[bytes]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from okno.core.errors import BadSetting
-from okno.inspect.paths import expanded
+from okno.core.paths import expanded
 
 DATA_DIR = "OKNO_DATA_DIR"
 FILE_NAME = "okno.db"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from okno.engines.llamacpp import LlamaCpp
 from okno.schedule.scheduler import Scheduler
-from okno.schedule.step import Limits, Operation, Restore, Sampled, Step, Truncate
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Limits, Operation, Restore, Sampled, Step, Truncate
 from tests.engines.drive import DEMO, options
 
 MAX_MEAN_KL = 1e-4

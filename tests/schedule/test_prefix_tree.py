@@ -62,15 +62,21 @@ def test_it_finds_what_comparing_with_every_sequence_finds(
         tree.remove(held.pop(k))
     for salt in ("", "s"):
         lengths = {
-            s.id: common_prefix(array(asked), s.known.view()) for s in held.values() if s.salt == salt
+            s.id: common_prefix(array(asked), s.known.view())
+            for s in held.values()
+            if s.salt == salt
         }
         best = max(lengths.values(), default=0)
         match = tree.longest(array(asked), salt)
         assert (match.length if match else 0) == best
         if match is not None:
-            assert {s.id for s in match.node.below()} == {i for i, n in lengths.items() if n == best}
+            assert {s.id for s in match.node.below()} == {
+                i for i, n in lengths.items() if n == best
+            }
             for node in match.path:
-                assert all(s.known.view()[: node.end].tolist() == asked[: node.end] for s in node.below())
+                assert all(
+                    s.known.view()[: node.end].tolist() == asked[: node.end] for s in node.below()
+                )
     assert len(tree) == len(held)
     for sequence in held.values():
         tree.remove(sequence)

@@ -14,6 +14,7 @@ from okno.core.events import (
     Event,
     Finished,
     FinishReason,
+    Queued,
     Timings,
     TokenLogprob,
     Usage,
@@ -26,6 +27,7 @@ from okno.engines.protocol import (
     Embedded,
     Heartbeat,
     Inspection,
+    Recalled,
     ResizeCounts,
     Resized,
     Slot,
@@ -33,6 +35,7 @@ from okno.engines.protocol import (
     Tokenized,
     frame,
 )
+from okno.engines.steps import Piece, StepRecord
 
 FACTS = ModelFacts(
     name="fake-1m", path="/models/fake-1m.Q8_0.gguf", architecture="llama", description="a fake",
@@ -55,10 +58,19 @@ def opened() -> asyncio.Event:
     return gate
 
 
+def a_step(number: int) -> StepRecord:
+    """A step in which one sequence decodes with two drafts beside a piece of a prompt."""
+    return StepRecord(
+        number, 0.5 * number, "prompt_rows", 64, {"copy": 1}, 2, 1, 100, 0,
+        [Piece("a-0", 3, 12, 3, True, 2, 1), Piece("b-0", 4, 0, 64, False)], 0.001, 0.2, 0.003,
+    )  # fmt: skip
+
+
 @dataclass
 class FakeEngine:
     """`answer` in pieces, one token each. Gates: `accept` before Accepted, `step` before every
-    token. `refuse` is raised instead of Accepted, `fail` after `fail_after` tokens.
+    token. `refuse` is raised instead of Accepted, `fail` after `fail_after` tokens. `wait_s` goes
+    with Accepted, `queued` are places that follow it.
 
     seen: all requests; open: those running; cancelled: ids closed before their end.
     """
@@ -79,6 +91,9 @@ class FakeEngine:
     resizes: list[WindowChange] = field(default_factory=list)
     draining: bool = False
     embed_gate: asyncio.Event = field(default_factory=opened)
+    wait_s: float | None = None
+    queued: Sequence[tuple[int, float | None]] = ()
+    recalled: list[StepRecord] = field(default_factory=lambda: [a_step(k) for k in range(1, 6)])
 
     def status(self) -> EngineStatus:
         return replace(self.current, in_flight=len(self.open))
@@ -102,7 +117,9 @@ class FakeEngine:
             if self.refuse:
                 done = True
                 raise self.refuse
-            yield Accepted(request.id, prompt_tokens=9, queue_position=len(self.open) - 1)
+            yield Accepted(request.id, 9, len(self.open) - 1, self.wait_s)
+            for position, wait_s in self.queued:
+                yield Queued(request.id, position, wait_s)
             async for event in self._tokens(request):
                 done = isinstance(event, Finished) or bool(self.fail)
                 yield event
@@ -169,6 +186,9 @@ class FakeEngine:
     async def inspect(self) -> Inspection:
         slots = [Slot(0, "a-0", "live", 9, 12, 3, "10.0.0.7"), Slot(1, None, "parked", 5, 5, 0)]
         return Inspection(0, slots, ["b-0"], 17, 4096, 10)
+
+    async def steps(self, last: int) -> Recalled:
+        return Recalled(0, self.recalled[-last:], len(self.recalled))
 
     async def resize(self, change: WindowChange) -> Resized:
         """Numbers change, `auto` and what is left out stay."""
