@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import NamedTuple
 
 from okno.core.errors import OknoError
@@ -64,7 +65,7 @@ class BatchSampler:
         if parts <= 1:
             return sample_all(logits, asks)
         cuts = [len(asks) * part // parts for part in range(parts + 1)]
-        shares = [asks[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+        shares = [asks[begin:end] for begin, end in pairwise(cuts)]
         others = [self._pool.submit(_share, logits, share) for share in shares[1:]]
         answers = _share(logits, shares[0])
         for other in others:
