@@ -27,8 +27,7 @@ from okno.bench.report import environment, publish, table
 from okno.core.request import Sampling
 from okno.engines.llama_batch import float_rows
 from okno.engines.sampling import Sampler
-from okno.engines.sampling_batch import Ask, BatchSampler
-from okno.inspect.cpu import usable_cores
+from okno.engines.sampling_batch import Ask, sample_all
 
 KINDS = {
     "greedy": Sampling(temperature=0),
@@ -80,11 +79,10 @@ def attach(engine: RawEngine, s: Sampling, live: int) -> None:
 
 def okno_sampling(engine: RawEngine, s: Sampling, live: int) -> Callable[[], object]:
     samplers = [Sampler(s, seed=seq, n_vocab=engine.n_vocab) for seq in range(live)]
-    batch = BatchSampler(usable_cores())
 
     def finish() -> None:
         rows = float_rows(lib.llama_get_logits(engine.context), live, engine.n_vocab)
-        batch.sample(rows, [Ask(at, sampler) for at, sampler in enumerate(samplers)])
+        sample_all(rows, [Ask(at, sampler) for at, sampler in enumerate(samplers)])
 
     return finish
 

@@ -24,9 +24,8 @@ from okno.engines.protocol import (
     Inspection,
     Slot,
 )
-from okno.engines.sampling_batch import Answer, BatchSampler
+from okno.engines.sampling_batch import Answer, sample_all
 from okno.engines.task import Task
-from okno.inspect.cpu import usable_cores
 from okno.schedule.pacer import Pacer
 from okno.schedule.scheduler import Sampled, Scheduler, Step
 from okno.schedule.sequence import Sequence
@@ -73,7 +72,7 @@ class EngineLoop:
         self.patience = 1.0
         self._send = send
         self._clock = clock
-        self.sampler = BatchSampler(usable_cores())
+        self.sample = sample_all
         self._pacer = Pacer(engine.window.step_tokens)
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
@@ -173,7 +172,7 @@ class EngineLoop:
             self._tasks[span.id].asks(first, span.logits)
             for span, first in zip(wanting, firsts, strict=True)
         ]
-        answers = iter(self.sampler.sample(logits, [ask for some in asks for ask in some]))
+        answers = iter(self.sample(logits, [ask for some in asks for ask in some]))
         sampled: dict[str, Sampled] = {}
         for span, first, some in zip(wanting, firsts, asks, strict=True):
             task, mine = self._tasks[span.id], list(islice(answers, len(some)))
