@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -198,6 +199,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are stopped on the way out
     options = parse()
     keys = (options.scenarios or "").replace(",", " ").split()
     if unknown := set(keys) - {scenario.key for scenario in SCENARIOS}:
