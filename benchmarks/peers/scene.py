@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from okno.bench.client import call
 from okno.bench.load_client import Answer, LoadRequest, Target, ask, error_message
-from okno.bench.load_prompts import Prompts
+from okno.bench.load_prompts import Prompts, words
 
 CALIBRATION_WORDS = 200
 BEGUN_TEXTS = 4
@@ -109,18 +109,24 @@ class Stream:
 async def measured_scene(
     target: Target, seed: int, scale: float, *, ignore_eos: bool = True
 ) -> Scene:
-    """A scene on `target`, its tokens per word counted by the server's own `usage`."""
-    request = LoadRequest(Prompts(seed).prompt(0, CALIBRATION_WORDS), 1)
-    body = {**request.body(target), "stream": False}
+    """A scene on `target`. Its tokens per word are the mean of all words that prompts are drawn
+    from, counted by the server's own `usage`."""
+    known = words()
+    parts = [known[i : i + CALIBRATION_WORDS] for i in range(0, len(known), CALIBRATION_WORDS)]
+    counted = [await _prompt_tokens(target, " ".join(part)) for part in parts]
+    return Scene(target, sum(counted) / len(known), seed, scale, ignore_eos)
+
+
+async def _prompt_tokens(target: Target, prompt: str) -> int:
+    body = {**LoadRequest(prompt, 1).body(target), "stream": False}
     del body["stream_options"]
     status, answer = await call(target.address, "POST", target.path, body, target.headers)
     if status != 200:
         raise ScenarioFailed(f"{status}: {error_message(answer)}")
     try:
-        tokens = int(json.loads(answer)["usage"]["prompt_tokens"])
+        return int(json.loads(answer)["usage"]["prompt_tokens"])
     except (ValueError, KeyError, TypeError):
         raise ScenarioFailed("it does not tell how many tokens a prompt has") from None
-    return Scene(target, tokens / CALIBRATION_WORDS, seed, scale, ignore_eos)
 
 
 def whole(answer: Answer) -> Answer:

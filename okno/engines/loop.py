@@ -116,6 +116,8 @@ class EngineLoop:
         self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
         self.used_cells = self.scheduler.pool.used
         self._flush()
+        if self.speculation is not None and step.spans and not self._embeds:
+            self.speculation.took(self._clock() - began)
 
     # Work that arrives -----------------------------------------------------------------------
 
@@ -230,7 +232,7 @@ class EngineLoop:
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
         if self.speculation is not None:
-            self.speculation.learn(step, sampled, used_cells, now - started)
+            self.speculation.learn(step, sampled, used_cells)
         booked = self._clock()
         self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)

@@ -135,7 +135,7 @@ def test_states_in_host_memory_come_along_and_make_room() -> None:
         run.add(f"r{k}", [k] * 30, answer=2)
         run.finish()
     assert len(run.scheduler.host.held) == 2
-    resize(run, replace(roomy, pool_cells=128, host_bytes=40))
+    resize(run, replace(roomy, seq_ids=4, pool_cells=128, host_bytes=40))
     assert [s.id for s in run.scheduler.host.held.values()] == ["r1"]
     run.add("again", [*[1] * 30, *run.done["r1"][30:], 5], answer=2)
     run.finish()
@@ -172,15 +172,7 @@ def test_no_resize_loses_repeats_or_mixes_tokens(
                     other, copies=first.copies, truncates=first.truncates, parks=first.parks
                 )
                 resize(run, same_model, moved=moved, keeps_stored=keeps)
-            case (
-                int(p),
-                int(take),
-                list(tail),
-                int(answer),
-                int(client),
-                str(salt),
-                float(weight),
-            ):
+            case (int(p), int(take), list(tail), int(answer), client, str(salt), float(weight)):
                 id = f"r{len(run.texts)}"
                 prompt = prefixes[p][:take] + tail
                 run.add(id, prompt, answer, client=str(client), salt=salt, weight=weight)
