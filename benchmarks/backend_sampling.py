@@ -3,8 +3,8 @@
     python -m okno.bench.shapes qwen3-mid --type Q4_0 --out /tmp/shapes/qwen3-mid-Q4_0.gguf
     python benchmarks/backend_sampling.py /tmp/shapes/qwen3-mid-Q4_0.gguf
 
-Steps of `--live` sequences, one row each, in changing order: (plain) llama_decode alone, (okno) with
-okno's batch sampler after it, (graph) with a sampler chain of llama.cpp attached to every sequence.
+Steps of `--live` sequences, one row each, in changing order: (plain) llama_decode alone, (okno)
+with okno's batch sampler after it, (graph) with llama.cpp's samplers attached to every sequence.
 What is compared is the time above plain. The texts are not compared: llama.cpp's chain divides one
 float32 number of a Mersenne Twister among the candidates, okno runs a race (docs/decisions.md).
 """
@@ -27,8 +27,7 @@ from okno.bench.report import environment, publish, table
 from okno.core.request import Sampling
 from okno.engines.llama_batch import float_rows
 from okno.engines.sampling import Sampler
-from okno.engines.sampling_batch import Ask, BatchSampler
-from okno.inspect.cpu import usable_cores
+from okno.engines.sampling_batch import Ask, sample_all
 
 KINDS = {
     "greedy": Sampling(temperature=0),
@@ -80,11 +79,10 @@ def attach(engine: RawEngine, s: Sampling, live: int) -> None:
 
 def okno_sampling(engine: RawEngine, s: Sampling, live: int) -> Callable[[], object]:
     samplers = [Sampler(s, seed=seq, n_vocab=engine.n_vocab) for seq in range(live)]
-    batch = BatchSampler(usable_cores())
 
     def finish() -> None:
         rows = float_rows(lib.llama_get_logits(engine.context), live, engine.n_vocab)
-        batch.sample(rows, [Ask(at, sampler) for at, sampler in enumerate(samplers)])
+        sample_all(rows, [Ask(at, sampler) for at, sampler in enumerate(samplers)])
 
     return finish
 
@@ -125,13 +123,8 @@ def report(options: argparse.Namespace) -> str:
     for name, s in KINDS.items():
         found = measure(options, s)
         okno, graph = (found[side] - found["plain"] for side in ("okno", "graph"))
-        rows.append(
-            [
-                name,
-                *(f"{1e3 * t:.2f} ms" for t in (found["plain"], okno, graph)),
-                f"{okno / graph:.2f}",
-            ]
-        )
+        times = (f"{1e3 * seconds:.2f} ms" for seconds in (found["plain"], okno, graph))
+        rows.append([name, *times, f"{okno / graph:.2f}"])
     return (
         "# Sampling in the graph against okno's own\n\n"
         f"{options.live} sequences of {options.model.name}, one row each; medians of "

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Rows
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +28,10 @@ from okno.core.request import Prompt, Request, Sampling, Stop
 from okno.engines.loop import EngineLoop
 from okno.engines.protocol import FromWorker, WorkerOptions, frame
 from okno.engines.sampling import Sampler
-from okno.engines.sampling_batch import Answer, BatchSampler
+from okno.engines.sampling_batch import Answer, Ask, sample_all
 from okno.engines.scripted import ScriptedEngine
 from okno.engines.task import Task
 from okno.engines.text import TextStream
-from okno.inspect.cpu import usable_cores
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
 from okno.schedule.step import Limits, Sampled, Step
@@ -87,14 +87,6 @@ class WatchedScheduler(Scheduler):
     def update(self, *arguments: Any, **named: Any) -> Any:
         with self.watch.part("update"):
             return super().update(*arguments, **named)
-
-
-class WatchedSampler(BatchSampler):
-    watch: Watch
-
-    def sample(self, *arguments: Any) -> list[Answer]:
-        with self.watch.part("sample"):
-            return super().sample(*arguments)
 
 
 class HollowVocabulary:
@@ -176,8 +168,12 @@ def watched_loop(
     loop = EngineLoop(engine, send, time.monotonic)
     loop.scheduler = WatchedScheduler(engine.limits)
     loop.scheduler.watch = watch
-    loop.sampler = WatchedSampler(usable_cores())
-    loop.sampler.watch = watch
+
+    def sample(logits: Logits, asks: Rows[Ask]) -> list[Answer]:
+        with watch.part("sample"):
+            return sample_all(logits, asks)
+
+    loop.sample = sample
     return loop
 
 

@@ -61,7 +61,7 @@ def choose(logits: Logits, rows: Sequence[Row]) -> list[int | EngineFailed]:
             best[i] = float(maxima.max())
             if math.isfinite(best[i]):
                 races[i] = race_of(own[i], maxima, rows[i])
-        for i, token in zip(races, winners(list(races.values())).tolist(), strict=True):
+        for i, token in zip(races, winners(list(races.values())), strict=True):
             tokens[i] = token
     return [
         token if math.isfinite(value) else _failure(logits[row.at], value)

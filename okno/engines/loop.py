@@ -27,10 +27,9 @@ from okno.engines.protocol import (
 )
 from okno.engines.queue_watch import QueueWatch
 from okno.engines.resizing import ResizeJob, carry_out
-from okno.engines.sampling_batch import Answer, BatchSampler
+from okno.engines.sampling_batch import Answer, sample_all
 from okno.engines.speculation import Speculation
 from okno.engines.task import Task
-from okno.inspect.cpu import usable_cores
 from okno.schedule.cost import Ahead
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
@@ -88,7 +87,7 @@ class EngineLoop:
         self._queue = QueueWatch(self.meter.lately)
         self._send = send
         self._clock = clock
-        self.sampler = BatchSampler(usable_cores())
+        self.sample = sample_all
         self._target = Target(target_itl_s)
         self._pacer = self._new_pacer()
         self._tasks: dict[str, Task] = {}
@@ -246,7 +245,7 @@ class EngineLoop:
             self._tasks[span.id].asks(first, span.logits)
             for span, first in zip(wanting, firsts, strict=True)
         ]
-        answers = iter(self.sampler.sample(logits, [ask for some in asks for ask in some]))
+        answers = iter(self.sample(logits, [ask for some in asks for ask in some]))
         sampled: dict[str, Sampled] = {}
         for span, first, some in zip(wanting, firsts, asks, strict=True):
             task, mine = self._tasks[span.id], list(islice(answers, len(some)))

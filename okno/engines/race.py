@@ -32,7 +32,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = 2**64 - 1
 _PLACES = np.arange(BLOCK)
-_FIRST_BLOCKS = 8  # of each race, opened before it is known how many may hold the winner
+_NARROW, _NARROW_IN_ALL = 16, 128  # blocks of a race, of all: so few are opened without bounds
+_FIRST_BLOCKS = 8  # of wider races, opened before it is known how many may hold the winner
 _GROUP = 65_536  # bounds that are computed at once, so that they stay in a core's cache
 _ROUNDED_UP = 1 + 1e-4  # bounds in float32 may be too high, by less than this
 
@@ -84,103 +85,178 @@ def n_blocks_of(n_vocab: int) -> int:
 
 
 def block_maxima(logits: Logits) -> Logits:
-    """(..., n_blocks): the highest logit of each block of (..., n_vocab); NaN where it holds one."""
+    """(..., n_blocks): the highest logit of each block of (..., n_vocab), NaN if it holds one."""
     n_vocab = logits.shape[-1]
     n_blocks = n_blocks_of(n_vocab)
     whole = n_vocab - n_vocab % n_blocks
     blocks = logits[..., :whole].reshape(*logits.shape[:-1], -1, n_blocks)
-    maxima = np.maximum.reduce(blocks, axis=-2)
+    maxima: Logits = np.maximum.reduce(blocks, axis=-2)
     if whole < n_vocab:
         some = maxima[..., : n_vocab - whole]
         np.maximum(some, logits[..., whole:], out=some)
     return maxima
 
 
-def winners(races: Sequence[Race]) -> Ids:
+def winners(races: Sequence[Race]) -> list[int]:
     """The token that arrives first in each race; all have the same n_vocab."""
-    if not races:
-        return np.empty(0, dtype=np.intp)
-    size = max(1, _GROUP // len(races[0].maxima))
-    groups = [races[begin : begin + size] for begin in range(0, len(races), size)]
-    return np.concatenate([_winners(group) for group in groups])
+    tokens = [0] * len(races)
+    narrow: list[int] = []
+    blocks: list[Ids] = []
+    wide: list[int] = []
+    most = max(_NARROW, _NARROW_IN_ALL // max(1, len(races)))
+    for i, race in enumerate(races):
+        if race.floor is ALL and len(race.maxima) > most:
+            wide.append(i)
+            continue
+        reaching = np.flatnonzero(race.maxima >= race.floor.value)
+        if len(reaching) > most:
+            wide.append(i)
+        else:
+            narrow.append(i)
+            blocks.append(reaching)
+    if narrow:
+        found = _narrow_winners([races[i] for i in narrow], blocks)
+        for i, token in zip(narrow, found, strict=True):
+            tokens[i] = token
+    size = max(1, _GROUP // len(races[0].maxima)) if races else 1
+    for begin in range(0, len(wide), size):
+        group = wide[begin : begin + size]
+        for i, token in zip(group, _wide_winners([races[i] for i in group]), strict=True):
+            tokens[i] = token
+    return tokens
 
 
-def _winners(races: Sequence[Race]) -> Ids:
+def _narrow_winners(races: Sequence[Race], blocks: Sequence[Ids]) -> list[int]:
+    """Everything above the floors, which lies in these blocks of each race, is raced."""
     field = _Field(races)
-    bounds = field.bounds()
-    looks = min(_FIRST_BLOCKS, bounds.shape[1])
-    first = np.argpartition(bounds, looks - 1, axis=1)[:, :looks]
-    rows = np.repeat(np.arange(len(races)), looks)
-    tokens, arrivals = field.open(rows, first.ravel())
-    limits = arrivals.reshape(-1, looks).min(axis=1, keepdims=True) * (BLOCK * _ROUNDED_UP)
-    possible = bounds <= limits.astype(np.float32)
+    rows = np.repeat(np.arange(len(races)), [len(some) for some in blocks])
+    return field.first(field.open(rows, np.concatenate(blocks), field.floors[rows]))
+
+
+def _wide_winners(races: Sequence[Race]) -> list[int]:
+    """The blocks that are bounded lowest are raced first; then what may be earlier still."""
+    field = _Field(races)
+    bounds, leasts = field.bounds()
+    first = np.argpartition(bounds, _FIRST_BLOCKS, axis=1)[:, :_FIRST_BLOCKS]
+    rows = np.repeat(np.arange(len(races)), _FIRST_BLOCKS)
+    looked = field.open(rows, first.ravel(), field.floors[rows])
+    limits = field.earliest(looked) * (BLOCK * _ROUNDED_UP)
+    possible = bounds <= limits[:, None].astype(np.float32)
     np.put_along_axis(possible, first, False, axis=1)
-    more_rows, more_blocks = np.nonzero(possible)
-    more_tokens, more_arrivals = field.open(more_rows, more_blocks)
-    rows = np.concatenate([rows, more_rows])
-    order = np.lexsort((np.concatenate([arrivals, more_arrivals]), rows))
-    firsts = np.searchsorted(rows[order], np.arange(len(races)))
-    return np.concatenate([tokens, more_tokens])[order[firsts]]
+    rows, blocks = np.nonzero(possible)
+    more = field.open(rows, blocks, field.thresholds(rows, limits, leasts[rows, blocks]))
+    return field.first(looked.and_then(more))
+
+
+class _Arrivals(NamedTuple):
+    """Tokens that were raced: whose race, which token, when it arrives."""
+
+    rows: Ids
+    ids: Ids
+    times: Floats
+
+    def and_then(self, more: _Arrivals) -> _Arrivals:
+        """All of both."""
+        return _Arrivals(
+            np.concatenate([self.rows, more.rows]),
+            np.concatenate([self.ids, more.ids]),
+            np.concatenate([self.times, more.times]),
+        )
 
 
 class _Field:
     """Races as arrays, one row each."""
 
     def __init__(self, races: Sequence[Race]) -> None:
-        self._logits = [race.logits for race in races]
-        self._n_vocab = len(self._logits[0])
-        self._keys = np.array([race.key for race in races], dtype=np.uint64)[:, None]
-        self._maxima = np.array([race.maxima for race in races])
-        self._best = self._maxima.max(axis=1, keepdims=True)
-        self._temperature = np.array([[max(race.temperature, COLDEST)] for race in races])
-        self._floor = np.array([[race.floor.value] for race in races], dtype=np.float32)
-        self._last = np.array([[race.floor.last] for race in races])
+        self._races = races
+        self._n_vocab = len(races[0].logits)
+        self._n_blocks = len(races[0].maxima)
+        self._keys = np.array([race.key for race in races], dtype=np.uint64)
+        self._best = np.array([race.maxima.max() for race in races])
+        self._temperatures = np.array([max(race.temperature, COLDEST) for race in races])
+        self.floors = np.array([race.floor.value for race in races], dtype=np.float32)
+        self._last = np.array([race.floor.last for race in races])
+        whole = self._n_blocks * BLOCK == self._n_vocab and self._last.min() == ALL.last
+        self._is_whole = bool(whole)
 
-    def bounds(self) -> Logits:
-        """(races, blocks): no token of the block arrives before this / BLOCK."""
+    def bounds(self) -> tuple[Logits, Logits]:
+        """(races, blocks): no token of the block arrives before this / BLOCK; and the same for a
+        weight of 1."""
+        maxima = np.array([race.maxima for race in self._races])
+        leasts = _least_bounds(self._keys[:, None], self._n_blocks)
         with np.errstate(over="ignore"):
-            slowness = (self._best - self._maxima) / self._temperature.astype(np.float32)
+            slowness: Logits = self._best[:, None] - maxima
+            slowness /= self._temperatures[:, None].astype(np.float32)
             np.exp(slowness, out=slowness)
-        slowness[self._maxima < self._floor] = np.inf
-        slowness *= _least_bounds(self._keys, self._maxima.shape[1])
-        return slowness
+        slowness[maxima < self.floors[:, None]] = np.inf
+        slowness *= leasts
+        return slowness, leasts
 
-    def open(self, rows: Ids, blocks: Ids) -> tuple[Ids, Floats]:
-        """The first token of each of these blocks, and when it arrives. rows: ascending."""
-        ids = blocks[:, None] + self._maxima.shape[1] * _PLACES
+    def thresholds(self, rows: Ids, limits: Floats, leasts: Logits) -> Logits:
+        """Only logits from here on can arrive before limits[rows] / BLOCK in blocks whose least
+        bounds these are."""
+        nats = np.log(limits[rows] / leasts) * self._temperatures[rows]
+        least: Logits = (self._best[rows] - nats).astype(np.float32)
+        least = np.nextafter(least, np.float32(-np.inf))
+        np.maximum(least, self.floors[rows], out=least)
+        return least
+
+    def open(self, rows: Ids, blocks: Ids, thresholds: Logits) -> _Arrivals:
+        """Race the tokens of these blocks with logits from the thresholds on. rows: ascending."""
+        ids = blocks[:, None] + self._n_blocks * _PLACES
         logits = self._gathered(rows, ids)
-        floor = self._floor[rows]
-        left = (logits > floor) | ((logits == floor) & (ids <= self._last[rows]))
-        left &= ids < self._n_vocab
+        left = logits >= thresholds[:, None]
+        if not self._is_whole:
+            left &= (logits > self.floors[rows][:, None]) | (ids <= self._last[rows][:, None])
+            left &= ids < self._n_vocab
+        at, places = np.nonzero(left)
+        least, holders = _least_exponentials(self._keys[rows], blocks)
+        rows, ids, logits = rows[at], ids[at, places], logits[at, places]
+        times = _exponentials(self._keys[rows], ids)
+        times[holders[at] == places] = 0.0
+        times += least[at]
         with np.errstate(over="ignore"):
-            slowness = np.exp((self._best[rows] - logits) / self._temperature[rows])
-            arrivals = _exponentials(self._keys[rows], blocks[:, None], ids) * slowness
-        arrivals[~left] = np.inf
-        first = arrivals.argmin(axis=1)
-        pairs = np.arange(len(rows))
-        return ids[pairs, first], arrivals[pairs, first]
+            times *= np.exp((self._best[rows] - logits) / self._temperatures[rows])
+        return _Arrivals(rows, ids, times)
+
+    def earliest(self, arrivals: _Arrivals) -> Floats:
+        """The earliest time in each race."""
+        times = np.full(len(self._races), np.inf)
+        np.minimum.at(times, arrivals.rows, arrivals.times)
+        return times
+
+    def first(self, arrivals: _Arrivals) -> list[int]:
+        """The earliest token of each race."""
+        hits = arrivals.times == self.earliest(arrivals)[arrivals.rows]
+        tokens = np.empty(len(self._races), dtype=np.intp)
+        tokens[arrivals.rows[hits]] = arrivals.ids[hits]
+        found: list[int] = tokens.tolist()
+        return found
 
     def _gathered(self, rows: Ids, ids: Ids) -> Logits:
         """The logits of ids[i] in race rows[i]; of ids that do not exist: anything."""
+        if len(self._races) == 1:
+            return self._races[0].logits.take(ids, mode="clip")
         found = np.empty(ids.shape, dtype=np.float32)
-        ends = np.searchsorted(rows, np.arange(len(self._logits) + 1)).tolist()
-        for logits, begin, end in zip(self._logits, ends, ends[1:], strict=False):
+        ends = np.searchsorted(rows, np.arange(len(self._races) + 1)).tolist()
+        for race, begin, end in zip(self._races, ends, ends[1:], strict=False):
             if begin < end:
-                logits.take(ids[begin:end], out=found[begin:end], mode="clip")
+                race.logits.take(ids[begin:end], out=found[begin:end], mode="clip")
         return found
 
 
-def _exponentials(keys: Keys, blocks: Ids, ids: Ids) -> Floats:
-    """E of `ids`, which are whole blocks in the order of their places: (n, BLOCK); keys and
-    blocks: (n, 1)."""
+def _least_exponentials(keys: Keys, blocks: Ids) -> tuple[Floats, Keys]:
+    """The least E of each block, and the place of the token that has it."""
     hashes = _mixed(keys - blocks.astype(np.uint64) * np.uint64(_GOLDEN))
-    least = -np.log(_uniform(hashes)) / BLOCK
-    names = ids.astype(np.uint64) + np.uint64(1)
-    more = -np.log(_uniform(_mixed(keys + names * np.uint64(_GOLDEN))))
-    holder = (hashes & np.uint64(BLOCK - 1)).astype(np.intp)
-    np.put_along_axis(more, holder, 0.0, axis=1)
-    more += least
-    return more
+    return _exponential(hashes) / BLOCK, hashes & np.uint64(BLOCK - 1)
+
+
+def _exponentials(keys: Keys, ids: Ids) -> Floats:
+    """By how much E of each token exceeds the least of its block, if another one has that."""
+    names = (ids + 1).astype(np.uint64)
+    names *= np.uint64(_GOLDEN)
+    names += keys
+    return _exponential(_mixed(names))
 
 
 def _least_bounds(keys: Keys, n_blocks: int) -> Logits:
@@ -189,7 +265,10 @@ def _least_bounds(keys: Keys, n_blocks: int) -> Logits:
     hashes = _mixed(keys - _block_states(n_blocks))
     np.invert(hashes, out=hashes)
     hashes >>= np.uint64(40)
-    return hashes.astype(np.int32).astype(np.float32) * np.float32(2.0**-24) + np.float32(2.0**-54)
+    bounds: Logits = hashes.astype(np.int32).astype(np.float32)
+    bounds *= np.float32(2.0**-24)
+    bounds += np.float32(2.0**-54)
+    return bounds
 
 
 @lru_cache(maxsize=8)
@@ -210,6 +289,10 @@ def _mixed(x: Keys) -> Keys:
     return x
 
 
-def _uniform(hashes: Keys) -> Floats:
-    """In (0, 1), both ends excluded; the lower 12 bits of a hash are not used."""
-    return ((hashes >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+def _exponential(hashes: Keys) -> Floats:
+    """Of rate 1, from a number in (0, 1), both ends excluded; the low 12 bits are not used."""
+    numbers = (hashes >> np.uint64(12)).astype(np.float64)
+    numbers += 0.5
+    numbers *= 2.0**-52
+    np.log(numbers, out=numbers)
+    return np.negative(numbers, out=numbers)
