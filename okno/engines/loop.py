@@ -182,6 +182,7 @@ class EngineLoop:
             job.outcome.put(error)
         else:
             self._pacer = self._new_pacer()
+            self.meter.idle()  # the pause is no part of a step
             for embed in self._embeds:
                 embed.running = None  # its context may be gone
         finally:

@@ -59,8 +59,9 @@ class StepMeter:
         pieces = [_piece(span, tasks[span.id].sequence.prompt_tokens) for span in step.spans]
         live, waiting = len(scheduler.live), len(scheduler.waiting)
         why = reason(
-            pieces, step.decodes, row_budget=row_budget, allowed=self.allowed, live=live,
-            waiting=waiting, batch_size=scheduler.limits.batch_size,
+            pieces, step.decodes, row_budget=row_budget, allowed=self.allowed,
+            free_cells=scheduler.pool.free, live=live, waiting=waiting,
+            batch_size=scheduler.limits.batch_size,
         )  # fmt: skip
         return StepRecord(
             self.log.count + 1, 0.0, why, self.allowed, _kinds(step.operations), live, waiting,

@@ -14,7 +14,9 @@ import msgspec
 KEPT_STEPS = 2048
 KEPT_PIECES = 65_536  # of all kept steps together: about 8 MB; 2,048 steps of 32 sequences
 
-Why = Literal["all known", "prompt_rows", "row_budget", "pool", "batch_size", "admission"]
+Why = Literal[
+    "all known", "prompt_rows", "row_budget", "pool", "checkpoint", "batch_size", "admission"
+]
 
 
 class Piece(msgspec.Struct, array_like=True, gc=False):
@@ -120,6 +122,7 @@ def reason(
     *,
     row_budget: int,
     allowed: int | None,
+    free_cells: int,
     live: int,
     waiting: int,
     batch_size: int,
@@ -128,7 +131,8 @@ def reason(
     get a token; allowed: as in StepRecord.
 
     `prompt_rows`: the rows that prompts may take beside others. `row_budget`: the rows of a step.
-    `pool`: no free cells. `all known`: nothing was left to compute; then, when requests wait,
+    `pool`: no free cells. `checkpoint`: a piece ends where a state is kept, for models that cannot
+    be rolled back. `all known`: nothing was left to compute; then, when requests wait,
     `batch_size`: every slot is taken, or `admission`: there is no room in the pool for another
     prompt, or it waits for a prefix that a neighbour computes.
     """
@@ -141,4 +145,6 @@ def reason(
     taken = sum(piece.rows for piece in pieces if not piece.decoding)
     if allowed is not None and allowed < left and taken >= allowed:
         return "prompt_rows"
-    return "row_budget" if taken >= left else "pool"
+    if taken >= left:
+        return "row_budget"
+    return "checkpoint" if free_cells else "pool"

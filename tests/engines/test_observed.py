@@ -46,9 +46,10 @@ async def test_the_last_steps_of_the_demo_model_add_up_to_its_answers() -> None:
         usage = answer.finished.usage
         prompt = sum(piece.rows for piece in pieces if not piece.decoding)
         assert prompt == usage.prompt_tokens - usage.cached_tokens
-        # The last token is sampled and never computed; a stop comes with the end token.
-        assert sum(piece.decoding for piece in pieces) == usage.completion_tokens - 1
-        positions = [(piece.start, piece.start + piece.rows) for piece in pieces]
+        # The first token comes with the prompt, the last one is never computed.
+        told = sum(1 + piece.accepted for piece in pieces if piece.decoding)
+        assert told == usage.completion_tokens - 1
+        positions = [(p.start, p.start + p.rows - p.drafts + p.accepted) for p in pieces]
         assert all(end == start for (_, end), (start, _) in pairwise(positions))
     starts = [record.start_s for record in found.steps]
     assert starts == sorted(starts)
@@ -73,7 +74,7 @@ def observed(histogram: Histogram) -> int:
 
 
 async def test_counts_go_on_over_the_death_of_a_worker() -> None:
-    async with running(SCRIPTED, prefix_cache=True) as supervisor:
+    async with running(SCRIPTED, speculate="off") as supervisor:
         for _ in range(2):
             await ask(supervisor, chat("long 40"))
         await until(lambda: observed(supervisor.status().tally.rows) >= 80)
@@ -91,7 +92,7 @@ async def test_counts_go_on_over_the_death_of_a_worker() -> None:
 
 
 async def test_preemptions_are_counted() -> None:
-    async with running(SCRIPTED, kv_pool_tokens=512, batch_size=4) as supervisor:
+    async with running(SCRIPTED, kv_pool_tokens=512, speculate="off") as supervisor:
         await ask_all(supervisor, *(chat("long 200") for _ in range(4)))
         await until(lambda: supervisor.status().tally.preemptions > 0)
         found = await supervisor.steps(2048)
@@ -116,7 +117,7 @@ async def test_with_a_trace_every_step_arrives_once_and_in_order() -> None:
 
 async def test_without_a_trace_no_step_is_sent() -> None:
     got: list[Traced] = []
-    supervisor = Supervisor(options(SCRIPTED), on_steps=got.append)
+    supervisor = Supervisor(options(SCRIPTED, speculate="off"), on_steps=got.append)
     try:
         await supervisor.start()
         await ask(supervisor, chat("long 40"))
@@ -131,7 +132,7 @@ def queued(answer: Answer) -> list[Queued]:
 
 
 async def test_who_waits_is_told_where_and_how_long_as_it_moves_up() -> None:
-    async with running(SCRIPTED, batch_size=1, **SLOW) as supervisor:
+    async with running(SCRIPTED, batch_size=1, speculate="off", **SLOW) as supervisor:
         await ask(supervisor, chat("long 20"))
         started = asyncio.Event()
         first = asyncio.create_task(ask(supervisor, chat("long 260"), {1: started.set}))

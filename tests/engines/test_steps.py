@@ -61,7 +61,8 @@ def why(decodes: int, prompt: int, wanting: int, **changes: int | None) -> Why:
     pieces = [Piece(f"d{k}", k, 9, 1, True) for k in range(decodes)]
     pieces += [Piece("p", 9, 0, prompt, False)] if prompt else []
     given: dict[str, int | None] = {
-        "row_budget": 256, "allowed": 64, "live": decodes + 1, "waiting": 0, "batch_size": 8,
+        "row_budget": 256, "allowed": 64, "free_cells": 0, "live": decodes + 1, "waiting": 0,
+        "batch_size": 8,
     }  # fmt: skip
     return reason(pieces, wanting, **(given | changes))  # type: ignore[arg-type]
 
@@ -77,6 +78,7 @@ def why(decodes: int, prompt: int, wanting: int, **changes: int | None) -> Why:
         (why(256, 0, wanting=256), "row_budget"),
         (why(3, 10, wanting=3), "pool"),
         (why(3, 0, wanting=3), "pool"),
+        (why(3, 10, wanting=3, free_cells=9), "checkpoint"),
         (why(7, 20, wanting=8, waiting=5), "batch_size"),
         (why(2, 20, wanting=3, waiting=5), "admission"),
         (why(3, 64, wanting=3, waiting=5), "prompt_rows"),
