@@ -32,8 +32,8 @@ class _Tried:
 
 
 class DraftSource:
-    """drafter guesses at most most_tokens at once. spent_s, invested_s: seconds that its last guesses
-    took, and the catching up before them."""
+    """drafter guesses at most most_tokens at once. spent_s, invested_s: seconds that its last
+    guesses took, and the catching up before them."""
 
     def __init__(
         self,
