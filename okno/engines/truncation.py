@@ -44,7 +44,8 @@ def floor_of(logits: Logits, maxima: Logits, s: Sampling) -> Floor:
         values, count = _nucleus(logits, maxima, s.top_p)
     else:
         return Floor(float(np.float32(least)), ALL.last)
-    count = max(1, min(count, int(np.count_nonzero(values >= np.float32(least)))))
+    if s.min_p > 0:
+        count = max(1, min(count, int(np.count_nonzero(values >= np.float32(least)))))
     return _floor_after(logits, values, count)
 
 
@@ -107,8 +108,9 @@ def _reaching(running: Floats, share: float) -> int:
 def _floor_after(logits: Logits, values: Logits, count: int) -> Floor:
     """The floor that leaves `count` tokens. values: descending, complete down to its last."""
     value = values[count - 1]
-    above = int(np.searchsorted(-values, -value, side="left"))
-    equal = int(np.searchsorted(-values, -value, side="right")) - above
+    rising = values[::-1]
+    above = len(values) - int(np.searchsorted(rising, value, side="right"))
+    equal = len(values) - int(np.searchsorted(rising, value, side="left")) - above
     if equal == count - above:
         return Floor(float(value), ALL.last)
     return Floor(float(value), int(np.flatnonzero(logits == value)[count - above - 1]))

@@ -45,7 +45,7 @@ def race(logits, key=1, temperature=1.0, floor=ALL):
 
 
 keys = st.integers(0, 2**64 - 1)
-sizes = st.sampled_from([1, 2, 31, 32, 33, 200, 1000, 4097, 20_000])
+sizes = st.sampled_from([1, 2, 31, 32, 33, 200, 1000, 4096, 4097, 20_000])
 temperatures = st.sampled_from([1e-300, 0.05, 0.7, 1.0, 1.7, 10.0])
 
 
@@ -68,6 +68,7 @@ def rows(draw):
 def test_the_winner_is_the_one_of_the_race_that_is_run(logits, key, temperature):
     asked = race(logits, key, temperature)
     assert winners([asked]) == [run(asked)]
+    assert winners([asked, asked]) == [run(asked)] * 2
 
 
 @settings(max_examples=300, deadline=None)
@@ -78,6 +79,7 @@ def test_nobody_below_the_floor_wins(logits, key, temperature, data):
     floor = Floor(float(logits[at]), at)
     asked = race(logits, key, temperature, floor)
     assert winners([asked]) == [run(asked)]
+    assert winners([asked] * 9) == [run(asked)] * 9
 
 
 @settings(max_examples=100, deadline=None)
