@@ -55,9 +55,9 @@ def copies_and_edits(count: int, seed: int = 5) -> list[str]:
     """Messages whose answer says again most of what they say, in wordings the demo model knows."""
     rng, found = random.Random(seed), []
     for number in range(count):
-        words = rng.sample(WORDS, 12)
+        words = rng.sample(WORDS, 20)
         lines = [f"{name} = load({name}_{rng.randint(10, 99)}, size={rng.randint(2, 9)})"
-                 for name in words[:5]]  # fmt: skip
+                 for name in words[:8]]  # fmt: skip
         kind = number % 4
         if kind == 0:
             found.append("Copy this list:\n" + "\n".join(words))

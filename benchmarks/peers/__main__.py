@@ -80,7 +80,7 @@ async def scene_on(
 ) -> Scene:
     """The model is loaded and answers; its tokens per word are known."""
     target = await ready(Target(address, peer.path, peer.model()))
-    return await measured_scene(target, repetition, options.scale)
+    return await measured_scene(target, repetition, options.scale, ignore_eos=peer.can_ignore_eos)
 
 
 async def play_one(

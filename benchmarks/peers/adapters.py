@@ -40,11 +40,13 @@ class Work:
 
 
 class Peer(ABC):
-    """One contestant. `name` is its column in the table."""
+    """One contestant. name: its column in the table; can_ignore_eos: it takes the request field
+    that makes answers as long as asked."""
 
     name: str
     ready_path = "/health"
     path = "/v1/completions"
+    can_ignore_eos = True
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -230,7 +232,10 @@ class VllmCpu(FromSafetensors):
 
 @dataclass(frozen=True)
 class TransformersServe(FromSafetensors):
-    """`transformers serve` with continuous batching. It loads the model that a request names."""
+    """`transformers serve` with continuous batching. It refuses fields it does not know, so a model
+    that ends its answers early makes less than the others here."""
+
+    can_ignore_eos = False
 
     name: str = "transformers serve"
     modules: tuple[str, ...] = ("transformers", "torch", "fastapi", "uvicorn")
@@ -238,8 +243,8 @@ class TransformersServe(FromSafetensors):
 
     def command(self, work: Work, port: int) -> list[str]:
         return self.run(
-            "-m", "transformers.cli.transformers", "serve", "--host", "127.0.0.1",
-            "--port", str(port), "--continuous-batching",
+            "-m", "transformers.cli.transformers", "serve", str(self.folder), "--host",
+            "127.0.0.1", "--port", str(port), "--continuous-batching", "--device", "cpu",
         )  # fmt: skip
 
     def model(self) -> str | None:

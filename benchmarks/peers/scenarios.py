@@ -127,7 +127,11 @@ async def mixed(scene: Scene) -> Figures:
     the mix is a token here, whatever the tokenizer makes of words."""
     mix = ShortLong(scene.size(MIXED_ANSWER), scene.words(SHORT_WORDS), scene.words(LONG_WORDS))
     plan = LoadPlan(
-        mix, scene.seed, MIXED_RATE_S, duration_s=MIXED_SECONDS * scene.scale, ignore_eos=True
+        mix,
+        scene.seed,
+        MIXED_RATE_S,
+        duration_s=MIXED_SECONDS * scene.scale,
+        ignore_eos=scene.ignore_eos,
     )
     summary = summarise(await run_load(scene.target, plan.due()), MIXED_LIMITS)
     if not summary.completed:

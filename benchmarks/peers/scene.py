@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from okno.bench.client import call
 from okno.bench.load_client import Answer, LoadRequest, Target, ask, error_message
-from okno.bench.load_prompts import Prompts
+from okno.bench.load_prompts import Prompts, words
 
 CALIBRATION_WORDS = 200
 BEGUN_TEXTS = 4
@@ -26,12 +26,13 @@ class ScenarioFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class Scene:
     """tokens_per_word: of our prompts by the model's tokenizer; scale: of all lengths, 1 for the
-    real measurement, less for a smoke run."""
+    real measurement, less for a smoke run; ignore_eos: answers are as long as asked."""
 
     target: Target
     tokens_per_word: float
     seed: int
     scale: float = 1.0
+    ignore_eos: bool = True
 
     def size(self, count: int) -> int:
         """A length of the scenario, scaled."""
@@ -44,7 +45,7 @@ class Scene:
         """Request `number` of about so many (scaled) tokens; only shared_tokens are common."""
         prompts = Prompts(self.seed, self.words(shared_tokens) if shared_tokens else 0)
         prompt = prompts.prompt(number, self.words(prompt_tokens))
-        return LoadRequest(prompt, self.size(max_tokens), client=client, ignore_eos=True)
+        return LoadRequest(prompt, self.size(max_tokens), client=client, ignore_eos=self.ignore_eos)
 
     def words(self, tokens: int) -> int:
         """How many words make about so many (scaled) tokens."""
@@ -105,19 +106,27 @@ class Stream:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-async def measured_scene(target: Target, seed: int, scale: float) -> Scene:
-    """A scene on `target`, its tokens per word counted by the server's own `usage`."""
-    request = LoadRequest(Prompts(seed).prompt(0, CALIBRATION_WORDS), 1)
-    body = {**request.body(target), "stream": False}
+async def measured_scene(
+    target: Target, seed: int, scale: float, *, ignore_eos: bool = True
+) -> Scene:
+    """A scene on `target`. Its tokens per word are the mean of all words that prompts are drawn
+    from, counted by the server's own `usage`."""
+    known = words()
+    parts = [known[i : i + CALIBRATION_WORDS] for i in range(0, len(known), CALIBRATION_WORDS)]
+    counted = [await _prompt_tokens(target, " ".join(part)) for part in parts]
+    return Scene(target, sum(counted) / len(known), seed, scale, ignore_eos)
+
+
+async def _prompt_tokens(target: Target, prompt: str) -> int:
+    body = {**LoadRequest(prompt, 1).body(target), "stream": False}
     del body["stream_options"]
     status, answer = await call(target.address, "POST", target.path, body, target.headers)
     if status != 200:
         raise ScenarioFailed(f"{status}: {error_message(answer)}")
     try:
-        tokens = int(json.loads(answer)["usage"]["prompt_tokens"])
+        return int(json.loads(answer)["usage"]["prompt_tokens"])
     except (ValueError, KeyError, TypeError):
         raise ScenarioFailed("it does not tell how many tokens a prompt has") from None
-    return Scene(target, tokens / CALIBRATION_WORDS, seed, scale)
 
 
 def whole(answer: Answer) -> Answer:

@@ -125,6 +125,13 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing for each request."""
 
 
+class Server(ThreadingHTTPServer):
+    """A thread for each connection."""
+
+    request_queue_size = 128  # the default of 5 makes a burst of clients wait a second
+    daemon_threads = True
+
+
 def usage(prompt_tokens, completion_tokens):
     return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
 
@@ -132,7 +139,7 @@ def usage(prompt_tokens, completion_tokens):
 def main():
     model, port, batch_size, pool, threads = sys.argv[1], *map(int, sys.argv[2:6])
     Handler.pipeline = Pipeline(model, batch_size, pool, threads)
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    Server(("127.0.0.1", port), Handler).serve_forever()
 
 
 if __name__ == "__main__":

@@ -96,7 +96,10 @@ def failure_list(results: Results, scenarios: Sequence[Scenario]) -> str:
     told: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (key, peer), texts in results.failures.items():
         told[peer, texts[0]].append(f"{titles[key]} ({len(texts)}x)")
-    lines = [f"- {peer}: {text}. In: {'; '.join(where)}" for (peer, text), where in told.items()]
+    lines = [
+        f"- {peer}: {text.rstrip('.')}. In: {'; '.join(where)}"
+        for (peer, text), where in told.items()
+    ]
     return "\n".join(lines) + "\n" if lines else "Nothing failed.\n"
 
 

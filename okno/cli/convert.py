@@ -10,6 +10,7 @@ from okno.advisor.learnt import Learnt
 from okno.config.explain import explain
 from okno.config.load import Loaded
 from okno.config.settings import ServeSettings
+from okno.core.errors import BadSetting
 from okno.core.request import Sampling
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.listing import LocalModel
@@ -50,9 +51,19 @@ def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerO
 
 
 def draft_path(settings: ServeSettings) -> str:
-    """The file of the draft model; empty: none. Raises ModelNotFound, ModelUnusable."""
+    """The file of the draft model; empty: none. Raises ModelNotFound, ModelUnusable, and BadSetting
+    where --draft and --speculate contradict each other."""
     if settings.draft is None:
+        if settings.speculate == "draft":
+            raise BadSetting(
+                "--speculate draft needs a draft model: give --draft NAME, or --speculate lookup."
+            )
         return ""
+    if settings.speculate in ("lookup", "off"):
+        raise BadSetting(
+            f"--draft {settings.draft} and --speculate {settings.speculate} contradict each other: "
+            "the draft model would be loaded for nothing. Leave one of them out."
+        )
     return str(find_model(settings.draft, models_folder(settings.models_dir)).path)
 
 

@@ -61,15 +61,6 @@ class ServeSettings(ServerPart, GenerationSettings, LoadSettings):
                 f"--kv-pool {self.kv_pool} is smaller than --ctx {self.ctx}: not even one request "
                 f"would fit. Give at least {self.ctx}, or leave --kv-pool out."
             )
-        if self.speculate == "draft" and self.draft is None:
-            raise ValueError(
-                "--speculate draft needs a draft model: give --draft NAME, or --speculate lookup."
-            )
-        if self.draft is not None and self.speculate in ("lookup", "off"):
-            raise ValueError(
-                f"--draft {self.draft} and --speculate {self.speculate} contradict each other: the "
-                "draft model would be loaded for nothing. Leave one of them out."
-            )
         if self.listen and self.host is not None and is_loopback(self.host):
             raise ValueError(
                 f"--listen means every address ({EVERY_ADDRESS}) and --host {self.host} only this "

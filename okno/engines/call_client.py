@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from okno.core.request import Message
 from okno.core.window import WindowChange
-from okno.engines.calls import Call
 from okno.engines.protocol import (
     Answer,
+    Call,
     Detokenize,
     Detokenized,
     Embed,

@@ -1,4 +1,5 @@
-"""Questions to the worker with one answer: tokenize, detokenize, embed, inspect, recall, resize.
+"""Questions to the worker that get one answer: tokenize, detokenize, embed, inspect, recall,
+resize.
 
 A call that was under way when a worker died is asked again; one that was under way at several
 deaths is a suspect and asked alone, as with streams (engines/streams.py). Only a resize is not
@@ -12,19 +13,8 @@ import itertools
 from dataclasses import dataclass
 
 from okno.core.errors import EngineFailed, ErrorInfo
-from okno.engines.protocol import (
-    Answer,
-    CallFailed,
-    Detokenize,
-    Embed,
-    Inspect,
-    Recall,
-    Resize,
-    Tokenize,
-)
+from okno.engines.protocol import Answer, Call, CallFailed, Resize
 from okno.engines.streams import FAIL_AT, SUSPECT_AT
-
-Call = Tokenize | Detokenize | Embed | Inspect | Recall | Resize
 
 
 @dataclass(slots=True, eq=False)

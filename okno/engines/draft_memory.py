@@ -39,7 +39,7 @@ def choose_beside_draft(options: WorkerOptions, kv_type: KVType) -> Choice:
         ) from None
     note = f"draft model {name}: {size(draft.needed_bytes)} with its own KV cache"
     chosen = replace(choice.chosen, notes=(*choice.chosen.notes, note))
-    return replace(choice, chosen=chosen)
+    return replace(choice, chosen=chosen, taken=taken)
 
 
 def draft_memory(options: WorkerOptions, window: Window) -> MemoryPlan:

@@ -32,7 +32,8 @@ class _Tried:
 
 
 class DraftSource:
-    """drafter guesses at most most_tokens at once. spent_s: seconds of its last guesses."""
+    """drafter guesses at most most_tokens at once. spent_s, invested_s: seconds that its last
+    guesses took, and the catching up before them."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class DraftSource:
         account: Account,
         clock: Callable[[], float],
     ) -> None:
-        self.spent_s = 0.0
+        self.spent_s = self.invested_s = 0.0
         self.seconds = drafter.seconds
         self._drafter = drafter
         self._most_tokens = most_tokens
@@ -124,6 +125,7 @@ class DraftSource:
     ) -> None:
         """By a piece of the sequence that was begun with; else begin with one whose guesses are
         expected to pay, or whose turn to be tried has come."""
+        self.invested_s = 0.0
         if self._catching_up not in lagging:
             may_begin = self._account.may_invest
             worth = (id for id, (_, offer) in lagging.items() if self._is_worth(offer, pays))
@@ -132,7 +134,8 @@ class DraftSource:
             sequence, _ = lagging[self._catching_up]
             started = self._clock()
             self._drafter.advance(sequence.id, sequence.known.view(), PIECE_ROWS)
-            self._account.invest(self._clock() - started)
+            self.invested_s = self._clock() - started
+            self._account.invest(self.invested_s)
 
     def _is_worth(self, offer: Offer, pays: Callable[[Offer], bool]) -> bool:
         return pays(offer) or self._of(offer.id).patience.is_over()

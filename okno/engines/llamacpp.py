@@ -16,7 +16,7 @@ from okno.core.plan import MemoryPlan
 from okno.core.window import KVType, MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.auto_window import Chosen
 from okno.engines.choice import choose_for
-from okno.engines.draft_memory import choose_beside_draft, draft_memory, needed_bytes
+from okno.engines.draft_memory import choose_beside_draft
 from okno.engines.engine import EngineBroken
 from okno.engines.knee import measure_rows
 from okno.engines.llama_batch import Batch, float_rows
@@ -48,7 +48,7 @@ class LlamaCpp:
         start_backend()
         choose = choose_beside_draft if options.draft_path else choose_for
         choice = choose(options, kv_type)
-        chosen, self.learner = choice.chosen, choice.learner
+        chosen, self.learner, self._taken = choice.chosen, choice.learner, choice.taken
         self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
@@ -136,10 +136,7 @@ class LlamaCpp:
         """See engines.engine.Engine.prepare_resize."""
         options = changed_options(self._options, self.window, change)
         held = on_accelerators(self._planned)
-        taken = None
-        if self.drafter is not None:  # it stays as it is
-            taken = needed_bytes(draft_memory(options, self.window))
-        choice = choose_for(options, _checked_kv_type(options), taken, held)
+        choice = choose_for(options, _checked_kv_type(options), self._taken, held)
         return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -26,6 +27,7 @@ from okno.engines.protocol import (
 )
 from okno.engines.queue_watch import QueueWatch
 from okno.engines.resizing import ResizeJob, carry_out
+from okno.engines.sampling_batch import Answer, sample_all
 from okno.engines.speculation import Speculation
 from okno.engines.task import Task
 from okno.schedule.cost import Ahead
@@ -85,6 +87,7 @@ class EngineLoop:
         self._queue = QueueWatch(self.meter.lately)
         self._send = send
         self._clock = clock
+        self.sample = sample_all
         self._target = Target(target_itl_s)
         self._pacer = self._new_pacer()
         self._tasks: dict[str, Task] = {}
@@ -105,11 +108,15 @@ class EngineLoop:
         step = self._schedule()
         if step.spans:
             self._execute(step, began)
+        else:
+            self.meter.idle()
         if self._embeds:
             self._embed_piece()
         self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
         self.used_cells = self.scheduler.pool.used
         self._flush()
+        if self.speculation is not None and step.spans and not self._embeds:
+            self.speculation.took(self._clock() - began)
 
     # Work that arrives -----------------------------------------------------------------------
 
@@ -158,6 +165,11 @@ class EngineLoop:
         else:
             self.arrivals.gone(id)
 
+    def _tell_waiting(self) -> None:
+        told = self._queue.look(self.scheduler, self._clock())
+        self._events.accepted += told.accepted
+        self._events.queued += told.queued
+
     def _resize(self, job: ResizeJob) -> None:
         """Between two steps: the window of `job`, or the reason why it stays."""
         if not self.arrivals.arrived(job.call):
@@ -174,11 +186,6 @@ class EngineLoop:
                 embed.running = None  # its context may be gone
         finally:
             self.patience = 1.0
-
-    def _tell_waiting(self) -> None:
-        told = self._queue.look(self.scheduler, self._clock())
-        self._events.accepted += told.accepted
-        self._events.queued += told.queued
 
     # One step --------------------------------------------------------------------------------
 
@@ -223,28 +230,39 @@ class EngineLoop:
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
         if self.speculation is not None:
-            self.speculation.learn(step, sampled, used_cells, now - started)
+            self.speculation.learn(step, sampled, used_cells)
         booked = self._clock()
         self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)
-        self.meter.closed(record, sampled, at, self.scheduler.pool.size)
+        self.meter.closed(record, sampled, at, self.scheduler)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
-        sampled: dict[str, Sampled] = {}
+        """First all choices that depend on no other, together; then each task takes its own."""
         wanting = [span for span in step.spans if span.logits]
-        at = 0
-        for span in wanting:
-            rows = logits[at : at + span.logits]
-            sampled[span.id] = self._next_tokens(self._tasks[span.id], rows, span.drafts, now)
-            at += span.logits
+        firsts = list(accumulate((span.logits for span in wanting), initial=0))[:-1]
+        asks = [
+            self._tasks[span.id].asks(first, span.logits)
+            for span, first in zip(wanting, firsts, strict=True)
+        ]
+        answers = iter(self.sample(logits, [ask for some in asks for ask in some]))
+        sampled: dict[str, Sampled] = {}
+        for span, first, some in zip(wanting, firsts, asks, strict=True):
+            task, mine = self._tasks[span.id], list(islice(answers, len(some)))
+            rows = logits[first : first + span.logits]
+            sampled[span.id] = self._next_tokens(task, rows, span.drafts, mine, now)
         return sampled
 
     def _next_tokens(
-        self, task: Task, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
+        self,
+        task: Task,
+        rows: NDArray[np.float32],
+        drafts: NDArray[np.int32],
+        answers: list[Answer],
+        now: float,
     ) -> Sampled:
         """The sampled tokens; none when the sequence failed."""
         try:
-            delta = task.sample(rows, drafts, now)
+            delta = task.sample(rows, drafts, answers, now)
         except OknoError as error:
             del self._tasks[task.id]
             self._events.failed.append(Failed(task.id, error.info))

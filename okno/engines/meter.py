@@ -45,6 +45,7 @@ class StepMeter:
         self.lately = Lately()
         self.allowed: int | None = None
         self._preemptions = 0  # that the scheduler had at the last step
+        self._last_booked: float | None = None  # the end of the step that this one followed at once
 
     def started(self, sequence: Sequence) -> None:
         """The first rows of `sequence` are about to be computed."""
@@ -75,9 +76,9 @@ class StepMeter:
         return new
 
     def closed(
-        self, record: StepRecord, sampled: Mapping[str, Sampled], at: Moments, pool_cells: int
+        self, record: StepRecord, sampled: Mapping[str, Sampled], at: Moments, scheduler: Scheduler
     ) -> None:
-        """The step is done: what it took, and which of its drafts were right."""
+        """The step is done and booked: what it took, and which of its drafts were right."""
         record.start_s = at.began - self.began_s
         record.schedule_s = at.engine - at.began
         record.engine_s = at.computed - at.engine
@@ -93,10 +94,16 @@ class StepMeter:
                 accepted += piece.accepted
         self.tally.drafted += drafts
         self.tally.accepted += accepted
-        seconds = at.booked - at.began
-        self.tally.step(rows, seconds, record.used_cells / pool_cells)
-        self.lately.ran(decodes, rows - decodes - drafts, seconds, accepted)
+        self.tally.step(rows, at.booked - at.began, record.used_cells / scheduler.pool.size)
+        began = at.began if self._last_booked is None else self._last_booked
+        self.lately.ran(decodes, rows - decodes - drafts, at.booked - began, accepted)
+        goes_on = bool(scheduler.live or len(scheduler.waiting))
+        self._last_booked = at.booked if goes_on else None
         self.log.append(record)
+
+    def idle(self) -> None:
+        """A pass of the loop ran nothing: the next step follows none."""
+        self._last_booked = None
 
     def answered(self, finished: Finished) -> None:
         """An answer came to its end."""

@@ -30,8 +30,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefer, max_ttft_s, min_tok_s steer `auto`; target_itl_s: the gap between tokens that prompts of
     others may cost (None: auto, 0: no limit); calibration (core/calibration.py, as JSON),
     refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
-    model, None: nothing yet. trace: send the record of every step. speculate: who guesses next tokens; draft_path: a draft model's file,
-    empty: none; it guesses at most draft_tokens at once.
+    model, None: nothing yet. trace: send the record of every step.
+    speculate: who guesses next tokens; draft_path: a draft model's file, empty: none; it guesses at
+    most draft_tokens at once.
     """
 
     model_path: str
@@ -141,10 +142,8 @@ class Shutdown(msgspec.Struct, tag="shutdown"):
     """Exit now (draining is the server's business)."""
 
 
-ToWorker = (
-    Submit | Cancel | Tokenize | Detokenize | Embed | CancelCall | Inspect | Recall | Resize
-    | Shutdown
-)
+Call = Tokenize | Detokenize | Embed | Inspect | Recall | Resize
+ToWorker = Submit | Cancel | Call | CancelCall | Shutdown
 
 
 # Worker to server ------------------------------------------------------------------------------

@@ -102,8 +102,7 @@ class ScriptedEngine:
         self._states: dict[int, list[int]] = {}
 
     def execute(self, step: Step) -> NDArray[np.float32]:
-        for operation in step.operations:
-            self._apply(operation)
+        self._apply(step.operations)
         rows = []
         for span in step.spans:
             held = self._cache.setdefault(span.seq, [])
@@ -114,19 +113,6 @@ class ScriptedEngine:
                     rows.append(self._logits(held))
         self._misbehave(step)
         return np.array(rows, dtype=np.float32).reshape(len(rows), self.vocab.n_tokens)
-
-    def _apply(self, operation: Operation) -> None:
-        match operation:
-            case Copy(src, dst, length):
-                self._cache[dst] = self._cache[src][:length]
-            case Truncate(seq, length):
-                del self._cache.setdefault(seq, [])[length:]
-            case Save(seq, key):
-                self._states[key] = list(self._cache[seq])
-            case Restore(key, seq):
-                self._cache[seq] = list(self._states[key])
-            case Forget(key):
-                del self._states[key]
 
     def embed(
         self, tokens: Sequence[int], piece_rows: Callable[[], int]
@@ -147,8 +133,7 @@ class ScriptedEngine:
         self, resize: ScriptedResize, operations: Sequence[Operation], moves: Moves
     ) -> Switched:
         """Go on in the window of `resize`, if its pool is not too large."""
-        for operation in operations:
-            self._apply(operation)
+        self._apply(operations)
         most = self._script.most_cells
         if (asked := resize.window.kv_pool_tokens) > most:
             error = DoesNotFit(
@@ -160,6 +145,20 @@ class ScriptedEngine:
         self._cache = {move.dst: self._cache.get(move.src, []) for move in kept}
         self.options, self.window, self.limits = resize.options, resize.window, resize.limits
         return Switched(moved=resize.moves)
+
+    def _apply(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            match operation:
+                case Copy(src, dst, length):
+                    self._cache[dst] = self._cache[src][:length]
+                case Truncate(seq, length):
+                    del self._cache.setdefault(seq, [])[length:]
+                case Save(seq, key):
+                    self._states[key] = list(self._cache[seq])
+                case Restore(key, seq):
+                    self._cache[seq] = list(self._states[key])
+                case Forget(key):
+                    del self._states[key]
 
     def _logits(self, held: list[int]) -> NDArray[np.float32]:
         logits = np.zeros(self.vocab.n_tokens, dtype=np.float32)
@@ -208,8 +207,8 @@ def _window(options: WorkerOptions) -> Window:
 
 def _limits(window: Window, options: WorkerOptions) -> Limits:
     return Limits(
-        window.batch_size, window.batch_size + 8, window.kv_pool_tokens,
-        parks=options.prefix_cache, host_bytes=window.kv_pool_tokens,
+        window.batch_size, window.batch_size + 8, window.kv_pool_tokens, parks=options.prefix_cache,
+        host_bytes=window.kv_pool_tokens,
     )  # fmt: skip
 
 

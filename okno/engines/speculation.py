@@ -37,6 +37,7 @@ from okno.schedule.step import Sampled, Step
 
 DRAFTED_AT_ONCE = 16  # sequences that the draft model is asked about in one step
 PLAIN_EVERY = 32  # steps, of which one goes without guesses, to measure what that takes
+STRANGE = 4.0  # times what was expected
 JUDGED_STEPS = 16  # for which a judgement holds whether certain guesses would pay
 
 
@@ -47,6 +48,15 @@ class Counts:
 
     steps: int = 0
     checking_steps: int = 0
+    checked: int = 0
+    right: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A step that ran: as it would have been without, and the guesses it checked."""
+
+    plain: Plain
     checked: int = 0
     right: int = 0
 
@@ -67,21 +77,22 @@ class Speculation:
     ) -> None:
         self.counts = Counts()
         self._window = window
-        self._learnt = RowCost() if cost is None else None
-        self._cost: StepCost = cost or self._learnt or RowCost()
+        self._measured = RowCost()
+        self._cost: StepCost = cost or self._measured
         self._account = Account()
         self._text = LookupSource() if looks_up else None
         self._model = DraftSource(drafter, draft_tokens, self._account, clock) if drafter else None
         self._draft_s = self._model.seconds if self._model is not None else nothing
         self._drafted: dict[str, Guess] = {}
-        self._spent_s = 0.0
+        self._spent_s = self._invested_s = 0.0
+        self._last = _Checked(Plain(0, 0, 0, 0))
         self._judged: dict[int, tuple[int, bool]] = {}  # rows: until which step, is hopeless
 
     # Before the step -----------------------------------------------------------------------------
 
     def propose(self, scheduler: Scheduler, prompt_rows: int) -> Mapping[str, tuple[int, ...]]:
         """Guesses to check in the next step, by sequence. prompt_rows: that it takes at most."""
-        self._drafted, self._spent_s = {}, 0.0
+        self._drafted, self._spent_s, self._invested_s = {}, 0.0, 0.0
         if self._text is not None:
             self._text.guesses = {}
         decoding = [sequence for sequence in scheduler.live.values() if sequence.decoding]
@@ -121,7 +132,7 @@ class Speculation:
 
     def _knows(self, rows: int) -> bool:
         """What a step of so many rows costs is more than a first impression."""
-        return self._learnt is None or self._learnt.is_known(rows)
+        return self._cost is not self._measured or self._measured.is_known(rows)
 
     def _forget(self, scheduler: Scheduler) -> None:
         ids = scheduler.live.keys()
@@ -154,7 +165,7 @@ class Speculation:
         drafted = model.offers(sequences, own, pays)
         choice = self._choice(own | drafted, plain)
         self._drafted = model.draft(sequences, drafted, choice.lengths)
-        self._spent_s = model.spent_s
+        self._spent_s, self._invested_s = model.spent_s, model.invested_s
         return choice
 
     def _checked(self, choice: Choice) -> dict[str, tuple[int, ...]]:
@@ -164,20 +175,24 @@ class Speculation:
 
     # After the step ------------------------------------------------------------------------------
 
-    def learn(
-        self, step: Step, sampled: Mapping[str, Sampled], used_cells: int, seconds: float
-    ) -> None:
-        """`step` took so long in the engine and gave `sampled`. used_cells: of the pool, its own
-        included."""
+    def learn(self, step: Step, sampled: Mapping[str, Sampled], used_cells: int) -> None:
+        """`step` gave `sampled`. used_cells: of the pool, its own included."""
         checked = sum(len(span.drafts) for span in step.spans)
         plain = Plain(step.rows - checked, used_cells - checked, step.decodes, checked)
         right = 0
         for id, found in sampled.items():
             right += max(0, len(found.tokens) - 1)
             self._compare(id, found.tokens)
-        self._book(plain, checked, right, seconds)
-        if self._learnt is not None:
-            self._learnt.learn(step.rows, seconds)
+        self._last = _Checked(plain, checked, right)
+        self._count(self._last)
+
+    def took(self, seconds: float) -> None:
+        """The last step took so long with all that belongs to it, from the schedule to the events:
+        a token more in the same step saves all of that. Not the draft model, which is counted
+        apart."""
+        seconds = max(0.0, seconds - self._spent_s - self._invested_s)
+        self._book(self._last, seconds)
+        self._measured.learn(self._last.plain.rows + self._last.checked, seconds)
 
     def _compare(self, id: str, came: tuple[int, ...]) -> None:
         if self._model is not None and id in self._drafted:
@@ -185,16 +200,23 @@ class Speculation:
         if self._text is not None:
             self._text.compare(id, came)
 
-    def _book(self, plain: Plain, checked: int, right: int, seconds: float) -> None:
-        """Count, and settle what was lost and won against the step without."""
+    def _count(self, last: _Checked) -> None:
         counts = self.counts
-        counts.steps += plain.outputs > 0
-        counts.checking_steps += checked > 0
-        counts.checked += checked
-        counts.right += right
-        plain_s = plain.seconds(self._cost) if checked else seconds
-        won_s = right * plain_s / max(1, plain.rows)
-        self._account.book(plain_s, seconds - plain_s + self._spent_s, won_s)
+        counts.steps += last.plain.outputs > 0
+        counts.checking_steps += last.checked > 0
+        counts.checked += last.checked
+        counts.right += last.right
+
+    def _book(self, last: _Checked, seconds: float) -> None:
+        """Settle what was lost and won against the step without. A step that took several times
+        what was to be expected met something else."""
+        plain, measured = last.plain, self._measured
+        plain_s = plain.seconds(measured) or seconds
+        lost_s = self._spent_s
+        if last.checked:
+            expected_s = measured.seconds(plain.rows + last.checked) or seconds
+            lost_s += min(seconds, STRANGE * expected_s) - plain_s
+        self._account.book(plain_s, lost_s, last.right * plain_s / max(1, plain.rows))
 
 
 def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | None:

@@ -29,13 +29,14 @@ from okno.core.events import Event, Failed, Finished
 from okno.core.request import Request
 from okno.core.window import Window
 from okno.engines.call_client import CallClient
-from okno.engines.calls import Call, Calls
+from okno.engines.calls import Calls
 from okno.engines.client import EngineState, EngineStatus
 from okno.engines.crashes import CrashPolicy
 from okno.engines.model_file import Fingerprint
 from okno.engines.process import WorkerProcess
 from okno.engines.protocol import (
     Answer,
+    Call,
     CallFailed,
     Cancel,
     CancelCall,

@@ -81,8 +81,10 @@ class Cache:
         elif reuse.takes_over:
             self._take_over(sequence, reuse)
         elif reuse.restores:
+            self.host.pinned = reuse.donor
             sequence.seq = self._claim_seq(keep=None)
             self._restore(sequence, reuse)
+            self.host.pinned = None
         else:
             self._touch(reuse.donor)  # so that making room does not evict what is shared
             sequence.seq = self._claim_seq(keep=reuse.donor)
@@ -137,7 +139,7 @@ class Cache:
         donor = reuse.donor
         assert sequence.seq is not None
         whole = donor.host_tokens
-        if self.spare_cells(whole) < whole or not donor.host_key:  # room was made by forgetting it
+        if self.spare_cells(whole) < whole:
             return
         sequence.cells.extend(self.pool.allocate(whole))
         self._operations.append(Restore(donor.host_key, sequence.seq))

@@ -24,7 +24,7 @@ SEQUENCE_MEMORY = 0.9  # of one sequence: about the last ten guesses of a level 
 SHARED_MEMORY = 0.99
 PRIOR_WEIGHT = 4.0
 LEAST_CHANCE = 0.05
-MARGIN = 1.02  # what is predicted to be so much faster is tried: less is noise
+MARGIN = 1.1  # what is predicted to be less faster than this is not tried: it is noise
 
 ALLOWANCE = 0.02
 CREDIT_STEPS = 4
@@ -136,11 +136,7 @@ class Choice:
 NOTHING = Choice()
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    gain: float  # chance that it is right, with all before it
-    depth: int
-    offer: Offer
+_Row = tuple[float, int, Offer]  # chance that it is right, with all before it; its depth; whose
 
 
 def nothing(_rows: int) -> float:
@@ -164,16 +160,18 @@ def choose(
     plain_s = plain.seconds(cost)
     if plain_s <= 0 or plain.free_rows < 1:
         return NOTHING
-    rows = sorted((row for offer in offers for row in _rows(offer)), key=lambda row: -row.gain)
+    rows = [row for offer in offers for row in _rows(offer)]
+    if len(offers) > 1:
+        rows.sort(key=_gain, reverse=True)  # stable: a sequence's own rows stay in order
     rows = rows[: plain.free_rows]
     best, best_rate = 0, MARGIN * plain.rows / plain_s
     expected, drafting_s = float(plain.rows), 0.0
     drafted: dict[int, int] = {}
-    for count, row in enumerate(rows, 1):
-        expected += row.gain
-        if row.offer.drafted:
-            beside = drafted.get(row.depth, 0)
-            drafted[row.depth] = beside + 1
+    for count, (gain, depth, offer) in enumerate(rows, 1):
+        expected += gain
+        if offer.drafted:
+            beside = drafted.get(depth, 0)
+            drafted[depth] = beside + 1
             drafting_s += draft_s(beside + 1) - (draft_s(beside) if beside else 0.0)
         rate = expected / (plain.seconds(cost, count) + drafting_s)
         if rate > best_rate:
@@ -190,13 +188,17 @@ def _rows(offer: Offer) -> Iterator[_Row]:
     gain = 1.0
     for depth, chance in enumerate(offer.chances):
         gain *= chance
-        yield _Row(gain, depth, offer)
+        yield gain, depth, offer
+
+
+def _gain(row: _Row) -> float:
+    return row[0]
 
 
 def _lengths(rows: Items[_Row]) -> dict[str, int]:
     lengths: dict[str, int] = {}
-    for row in rows:
-        lengths[row.offer.id] = row.depth + 1
+    for _, depth, offer in rows:
+        lengths[offer.id] = depth + 1
     return lengths
 
 

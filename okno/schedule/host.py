@@ -12,18 +12,22 @@ LEAST_TOKENS = 16
 
 
 class HostStore:
-    """Stored sequences, within the bytes of `limits`; the least worthy makes room."""
+    """Stored sequences, within the bytes of `limits`; the least worthy makes room. pinned: one that
+    is not to be forgotten now, because it is just coming back."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.used_bytes = 0
         self.held: dict[str, Sequence] = {}
+        self.pinned: Sequence | None = None
         self._worths = Worths()
         self._keys = 0
 
     def takes(self, tokens: int) -> bool:
         """Whether a state of so many tokens is to be stored rather than computed again."""
-        return tokens >= LEAST_TOKENS and self._bytes(tokens) <= self._limits.host_bytes
+        pinned = 0 if self.pinned is None else self._bytes(self.pinned.host_tokens)
+        room = self._limits.host_bytes - pinned
+        return tokens >= LEAST_TOKENS and self._bytes(tokens) <= room
 
     def store(
         self, sequence: Sequence, seq: int, tokens: int
@@ -33,7 +37,7 @@ class HostStore:
         operations: list[Operation] = []
         forgotten: list[Sequence] = []
         while self.used_bytes + self._bytes(tokens) > self._limits.host_bytes:
-            victim = self._worths.least(self.held.values())
+            victim = self._worths.least(s for s in self.held.values() if s is not self.pinned)
             assert victim is not None, "a store in use holds something"
             self._worths.gave_up(victim)
             operations.append(self.forget(victim))

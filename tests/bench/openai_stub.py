@@ -116,12 +116,16 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the default of 5 makes a burst of clients wait a second
+    daemon_threads = True
+
+
 @contextmanager
 def serving(stub: Stub) -> Iterator[Address]:
     """The stub on a port of its own, until the end of the block."""
     handler = type("Handling", (Handler,), {"stub": stub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

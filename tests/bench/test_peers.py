@@ -12,7 +12,7 @@ import pytest
 from benchmarks.peers import batched_bench, build_llama_server, scenarios
 from benchmarks.peers.adapters import LlamaCppPython, LlamaServer, VllmCpu, Work, Xllamacpp, peers
 from benchmarks.peers.scenarios import SCENARIOS, Scenario
-from benchmarks.peers.scene import ScenarioFailed, Scene, measured_scene
+from benchmarks.peers.scene import CALIBRATION_WORDS, ScenarioFailed, Scene, measured_scene
 from benchmarks.peers.table import (
     Results,
     better,
@@ -23,6 +23,7 @@ from benchmarks.peers.table import (
     ratio,
 )
 from okno.bench.load_client import Target
+from okno.bench.load_prompts import words
 from tests.bench.openai_stub import Stub, serving
 
 WORK = Work(Path("m.gguf"), 16, 2048)
@@ -191,6 +192,7 @@ async def test_streams_that_end_before_the_prompt_is_read_measure_no_gap() -> No
 async def test_tokens_per_word_come_from_the_server() -> None:
     with serving(Stub()) as address:
         scene = await measured_scene(Target(address, "/v1/completions"), 1, 1.0)
-    assert scene.tokens_per_word == pytest.approx(11 / 200)
+    parts = math.ceil(len(words()) / CALIBRATION_WORDS)
+    assert scene.tokens_per_word == pytest.approx(parts * 11 / len(words()))
     request = Scene(Target(address, "/v1/completions"), 2.5, 1).request(0, 1000, 4)
     assert len(request.prompt.split()) == 400

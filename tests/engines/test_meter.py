@@ -37,19 +37,32 @@ class Bench:
         self.tasks[id] = Owner(sequence)
         self.scheduler.add(sequence)
 
-    def step(self, budget: int = 64, allowed: int | None = None, **drafts: list[int]) -> Step:
+    def step(
+        self,
+        budget: int = 64,
+        allowed: int | None = None,
+        at: Moments = AT,
+        *,
+        ended: bool = False,
+        **drafts: list[int],
+    ) -> Step:
         self.meter.allowed = allowed
-        step = self.scheduler.schedule(budget, allowed, drafts)
+        step = self.scheduler.schedule(
+            budget, None if allowed is None else lambda ahead: allowed, drafts
+        )
         record = self.meter.opened(step, self.tasks, self.scheduler, budget)
-        sampled = {span.id: self._sampled(span.drafts.tolist()) for span in step.spans
-                   if span.logits}  # fmt: skip
+        sampled = {
+            span.id: self._sampled(span.drafts.tolist(), ended)
+            for span in step.spans
+            if span.logits
+        }
         self.scheduler.update(step, sampled)
-        self.meter.closed(record, sampled, AT, self.scheduler.pool.size)
+        self.meter.closed(record, sampled, at, self.scheduler)
         return step
 
-    def _sampled(self, drafts: list[int]) -> Sampled:
+    def _sampled(self, drafts: list[int], ended: bool) -> Sampled:
         right = next((k for k, token in enumerate(drafts) if token != 7), len(drafts))
-        return Sampled((7,) * (right + 1))
+        return Sampled((7,) * (right + 1), ended)
 
     @property
     def newest(self) -> Any:
@@ -131,3 +144,24 @@ def test_answers_teach_how_long_answers_become() -> None:
     for _ in range(20):
         meter.answered(Finished("a", "stop", usage=Usage(5, 0, 10)))
     assert meter.lately.lengths.remaining(0, 4096) < before / 4
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_the_pace_counts_what_lies_between_steps_but_not_what_lies_idle(ended: bool) -> None:
+    """Three steps that follow each other every second; then the sequence ends, or its client leaves
+    and the loop runs nothing, and another one comes 100 s later."""
+    bench = Bench()
+    bench.add("a", [1] * 10)
+    bench.step(at=Moments(0.0, 0.0, 0.5, 0.5))
+    bench.step(at=Moments(1.0, 1.0, 1.5, 1.5))
+    bench.step(at=Moments(2.0, 2.0, 2.5, 2.5), ended=ended)
+    if not ended:
+        bench.scheduler.cancel("a")
+        bench.meter.idle()
+    bench.add("b", [2] * 10)
+    bench.step(at=Moments(102.0, 102.0, 102.5, 102.5))
+    pace = bench.meter.lately.pace
+    assert pace is not None
+    assert pace.step_s == pytest.approx(1.0)
+    assert pace.row_s == pytest.approx(0.05)
+    assert bench.newest.seconds == pytest.approx(0.5)

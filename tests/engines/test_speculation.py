@@ -57,6 +57,9 @@ class Ticking:
         return self.now
 
 
+CLOCK = Ticking()  # of loops and speculation alike
+
+
 @dataclass
 class Answered:
     tokens: dict[str, list[int]]
@@ -73,7 +76,7 @@ class Bench:
     """A loop in this process; requests are prepared as a worker does."""
 
     def __init__(self, engine: Engine, speculation: Speculation | None) -> None:
-        self.loop = EngineLoop(engine, self._take, Ticking(), speculation)
+        self.loop = EngineLoop(engine, self._take, CLOCK, speculation)
         self.preparer = preparer_of(engine)
         self.events: list[Events] = []
 
@@ -113,7 +116,9 @@ def requests(*texts: str, **changes: Any) -> list[Request]:
 
 def scripted(speculation: bool = True, **changes: Any) -> Bench:
     engine = ScriptedEngine(options(SCRIPTED, **changes))
-    return Bench(engine, Speculation(engine.window, cost=Flat()) if speculation else None)
+    return Bench(
+        engine, Speculation(engine.window, clock=CLOCK, cost=Flat()) if speculation else None
+    )
 
 
 # On the scripted engine ---------------------------------------------------------------------------
@@ -128,14 +133,14 @@ def test_a_text_that_repeats_itself_takes_fewer_steps() -> None:
 
 def test_where_no_guess_pays_every_step_is_a_plain_one() -> None:
     engine = ScriptedEngine(SCRIPTED)
-    speculation = Speculation(engine.window, cost=Steep())
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Steep())
     Bench(engine, speculation).run(requests("long 77"))
     assert speculation.counts.checked == 0
 
 
 def test_now_and_then_a_step_goes_without_guesses() -> None:
     engine = ScriptedEngine(SCRIPTED)
-    speculation = Speculation(engine.window, cost=Flat())
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Flat())
     bench = Bench(engine, speculation)
     bench.run([replace(r, stop=Stop(max_tokens=400)) for r in requests("long 400", "long 390")])
     counts = speculation.counts
@@ -146,7 +151,7 @@ def test_now_and_then_a_step_goes_without_guesses() -> None:
 def test_without_a_cost_it_learns_its_own() -> None:
     """The ticking clock gives every step the same time, so all guesses pay once that is known."""
     engine = ScriptedEngine(SCRIPTED)
-    speculation = Speculation(engine.window)
+    speculation = Speculation(engine.window, clock=CLOCK)
     answered = Bench(engine, speculation).run(
         [replace(r, stop=Stop(max_tokens=300)) for r in requests("long 300")]
     )
@@ -193,12 +198,12 @@ def with_draft() -> LlamaCpp:
 
 
 def by_text(engine: LlamaCpp) -> Speculation:
-    return Speculation(engine.window, cost=Flat())
+    return Speculation(engine.window, clock=CLOCK, cost=Flat())
 
 
 def by_model(engine: LlamaCpp) -> Speculation:
-    return Speculation(engine.window, cost=Flat(), looks_up=False, drafter=engine.drafter,
-                       draft_tokens=6)  # fmt: skip
+    return Speculation(engine.window, clock=CLOCK, cost=Flat(), looks_up=False,
+                       drafter=engine.drafter, draft_tokens=6)  # fmt: skip
 
 
 def fresh(engine: LlamaCpp, speculation: Speculation | None) -> Bench:
@@ -282,7 +287,8 @@ def test_the_draft_model_catches_up_in_pieces(
     with_draft: LlamaCpp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draft_source, "PIECE_ROWS", 8)
-    asked = requests("Repeat: " + " ".join(f"word{k}" for k in range(30)), TEXTS[1])
+    long = requests("Repeat: " + " ".join(f"word{k}" for k in range(30)), TEXTS[1])
+    asked = [replace(r, stop=Stop(max_tokens=80, ignore_eos=True)) for r in long]
     plain = fresh(with_draft, None).run(asked)
     speculation = by_model(with_draft)
     drafted = fresh(with_draft, speculation).run(asked)
