@@ -32,8 +32,9 @@ from okno.engines.sampling_batch import Answer, Ask, sample_all
 from okno.engines.scripted import ScriptedEngine
 from okno.engines.task import Task
 from okno.engines.text import TextStream
-from okno.schedule.scheduler import Limits, Sampled, Scheduler, Step
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Limits, Sampled, Step
 
 PROMPT_TOKENS = 32
 PARKED_TOKENS = 24

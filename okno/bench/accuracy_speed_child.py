@@ -25,8 +25,8 @@ from okno.engines.sampling_batch import Ask, sample_all
 from okno.engines.task import Task
 from okno.engines.text import TextStream
 from okno.engines.worker import end_with_parent
-from okno.schedule.scheduler import Truncate
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Truncate
 
 WARM_STEPS = 2
 NEW_TOKENS = 24

@@ -10,10 +10,14 @@ from okno.advisor.learnt import Learnt
 from okno.config.explain import explain
 from okno.config.load import Loaded
 from okno.config.settings import ServeSettings
+from okno.core.errors import BadSetting
 from okno.core.request import Sampling
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.listing import LocalModel
+from okno.inspect.models import find_model, models_folder
 from okno.server.settings import GenerationDefaults, ServerSettings
+
+GIB = 2**30
 
 
 def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerOptions:
@@ -33,11 +37,34 @@ def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerO
         flash_attention=settings.flash_attention,
         queue_limit=settings.queue_limit,
         prefix_cache=settings.prefix_cache,
+        swap_bytes=None if settings.swap_space is None else int(settings.swap_space * GIB),
         script=settings.script,
         prefer=settings.prefer,
         max_ttft_s=settings.max_ttft,
         min_tok_s=settings.min_tok_s,
+        target_itl_s=settings.target_itl,
+        trace=settings.trace is not None,
+        speculate=settings.speculate,
+        draft_path=draft_path(settings),
+        draft_tokens=settings.draft_tokens,
     )
+
+
+def draft_path(settings: ServeSettings) -> str:
+    """The file of the draft model; empty: none. Raises ModelNotFound, ModelUnusable, and BadSetting
+    where --draft and --speculate contradict each other."""
+    if settings.draft is None:
+        if settings.speculate == "draft":
+            raise BadSetting(
+                "--speculate draft needs a draft model: give --draft NAME, or --speculate lookup."
+            )
+        return ""
+    if settings.speculate in ("lookup", "off"):
+        raise BadSetting(
+            f"--draft {settings.draft} and --speculate {settings.speculate} contradict each other: "
+            "the draft model would be loaded for nothing. Leave one of them out."
+        )
+    return str(find_model(settings.draft, models_folder(settings.models_dir)).path)
 
 
 def with_learnt(options: WorkerOptions, learnt: Learnt) -> WorkerOptions:

@@ -81,8 +81,8 @@ REFUSED: tuple[Refused, ...] = (
         "The weights are used as the file stores them: choose a GGUF file with the wanted ones.",
     ),
     Refused(
-        ("--mmproj", "--lora", "--model-draft", "-md"),
-        "Images, adapters and draft models cannot be loaded yet.",
+        ("--mmproj", "--lora"),
+        "Images and adapters cannot be loaded yet.",
     ),
     Refused(
         ("--embedding", "--embeddings", "--no-webui"),

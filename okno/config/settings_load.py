@@ -121,6 +121,16 @@ class LoadSettings(Part):
             "keep finished conversations in the KV cache until their place is needed",
         ),
     ] = True  # fmt: skip
+    swap_space: Annotated[
+        float | None,
+        Field(ge=0, le=65_536, allow_inf_nan=False),
+        Auto,
+        Flag(
+            ("--swap-space",), WINDOW, "GiB of main memory for states that lose their KV cells",
+            "What was computed is copied back instead of computed again. auto: a quarter of what "
+            "the window leaves free, at most 1. 0: none.", metavar="GIB|auto",
+        ),
+    ] = None  # fmt: skip
     prefer: Annotated[
         Literal["speed", "quality", "context", "users"],
         Flag(
@@ -147,6 +157,45 @@ class LoadSettings(Part):
         ),
     ] = None  # fmt: skip
 
+    target_itl: Annotated[
+        float | None,
+        Field(ge=0, le=3600, allow_inf_nan=False),
+        Auto,
+        Flag(
+            ("--target-itl",), WINDOW,
+            "seconds between two tokens that the prompts of others may cost",
+            "Prompts advance in pieces that keep it. auto: 0.3, more where pieces so small would "
+            "slow prompts down by half. 0: no limit.",
+            metavar="SECONDS|auto",
+        ),
+    ] = None  # fmt: skip
+
+    speculate: Annotated[
+        Literal["auto", "lookup", "draft", "off"],
+        Flag(
+            ("--speculate",), ENGINE, "who guesses next tokens, to compute several in one step",
+            "lookup: the sequence's own text; draft: the model of --draft; auto: both. Guesses are "
+            "checked only where that makes tokens come faster, and change no answer.",
+            metavar="auto|lookup|draft|off",
+        ),
+    ] = "auto"  # fmt: skip
+    draft: Annotated[
+        str | None,
+        Field(min_length=1, max_length=4096),
+        Flag(
+            ("--draft",), ENGINE, "small model of the same vocabulary that guesses next tokens",
+            "A path or a name, as for --model.", metavar="NAME|PATH",
+            also=("--model-draft", "-md"),
+        ),
+    ] = None  # fmt: skip
+    draft_tokens: Annotated[
+        int,
+        Field(ge=1, le=64),
+        Flag(
+            ("--draft-tokens",), ENGINE, "most tokens the draft model guesses at once", metavar="N",
+            also=("--draft-max", "--draft-n", "--num-speculative-tokens"),
+        ),
+    ] = 8  # fmt: skip
     threads: Annotated[
         int | None,
         Field(ge=1, le=4096),

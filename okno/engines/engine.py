@@ -8,9 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from okno.core.window import MemoryUse, ModelFacts, Window
-from okno.engines.learning import StepLearner
-from okno.schedule.scheduler import Limits, Step
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
+from okno.engines.drafter import Drafter
+from okno.engines.learning import Learner
+from okno.engines.resizing import Prepared
+from okno.schedule.step import Limits, Step
 
 
 class Vocabulary(Protocol):
@@ -73,13 +75,18 @@ class Engine(Protocol):
         ...
 
     @property
-    def learner(self) -> StepLearner | None:
-        """Learns from the steps; None where nothing is predicted."""
+    def learner(self) -> Learner:
+        """Says what steps will take, and learns from those that ran."""
+        ...
+
+    @property
+    def drafter(self) -> Drafter | None:
+        """A draft model beside the model, if one was asked."""
         ...
 
     def execute(self, step: Step) -> NDArray[np.float32]:
-        """Apply the operations, compute the rows. One row of n_vocab logits per span that wants
-        them, in span order; valid until the next call.
+        """Apply the operations, compute the rows. Rows of n_vocab logits, `span.logits` of each
+        span, in span order; valid until the next call.
 
         Raises EngineBroken when the cache can no longer be trusted: the process must end.
         """
@@ -94,6 +101,11 @@ class Engine(Protocol):
         ...
 
     def memory(self) -> MemoryUse: ...
+
+    def prepare_resize(self, change: WindowChange) -> Prepared:
+        """The window with `change`, chosen and found to fit, not opened yet. From another thread,
+        while the engine serves. Raises BadSetting, DoesNotFit."""
+        ...
 
 
 class EngineBroken(RuntimeError):

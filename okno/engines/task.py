@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,7 @@ from okno.core.events import Delta, Finished, FinishReason, Timings, TokenLogpro
 from okno.core.request import Request
 from okno.engines.constraints import Matcher
 from okno.engines.engine import Vocabulary
+from okno.engines.prompt import context_exceeded
 from okno.engines.sampling import SampledToken, Sampler
 from okno.engines.sampling_batch import Answer, Ask
 from okno.engines.text import TextStream
@@ -51,6 +53,15 @@ class Task:
     def id(self) -> str:
         return self.request.id
 
+    def fit(self, ctx: int) -> None:
+        """The window may have become smaller since this was prepared. Raises ContextExceeded."""
+        sequence = self.sequence
+        if len(sequence.known) >= ctx:
+            is_chat = self.request.prompt.messages is not None
+            param = "messages" if is_chat else "prompt"
+            raise context_exceeded(sequence.prompt_tokens, ctx, param)
+        sequence.max_tokens = min(sequence.max_tokens, ctx)
+
     def replay(self, emitted: Tokens[int]) -> None:
         """Bring sampler, constraint and text to where they were after `emitted`; the text that
         comes out was sent before and is dropped."""
@@ -81,15 +92,18 @@ class Task:
         (Leviathan et al. 2023): the distribution is that of the model, the tokens even are those
         that the same seed gives without drafts.
 
-        Raises OknoError when no token is possible; only this request fails then.
+        Raises OknoError when no token is possible; only this request fails then. After a draft
+        that was right the error waits for the next step, which meets it again: what came before
+        it reaches the client.
         """
         delta = self._take(self._chosen(rows[0], answers[0]), now)
-        for i, draft in enumerate(drafts.tolist(), 1):
-            if self.finished is not None or delta.tokens[-1] != draft:
-                break
-            self.ahead = len(delta.tokens)
-            chosen = self._chosen(rows[i], answers[i] if i < len(answers) else None)
-            delta = joined(delta, self._take(chosen, now))
+        with suppress(OknoError):
+            for i, draft in enumerate(drafts.tolist(), 1):
+                if self.finished is not None or delta.tokens[-1] != draft:
+                    break
+                self.ahead = len(delta.tokens)
+                chosen = self._chosen(rows[i], answers[i] if i < len(answers) else None)
+                delta = joined(delta, self._take(chosen, now))
         self.ahead = 0
         return delta
 
@@ -137,8 +151,8 @@ class Task:
 
 
 def joined(first: Delta, second: Delta) -> Delta:
-    """Two deltas of one request as one."""
+    """Two deltas of one request as one. A token that ends the answer has no log probability."""
     logprobs = None
-    if first.logprobs is not None and second.logprobs is not None:
-        logprobs = first.logprobs + second.logprobs
+    if first.logprobs is not None or second.logprobs is not None:
+        logprobs = (first.logprobs or ()) + (second.logprobs or ())
     return Delta(first.id, first.tokens + second.tokens, first.text + second.text, logprobs)

@@ -13,8 +13,9 @@ from okno.cli.docs import page
 from okno.cli.options import GivenFlags, SectionedCommand, default_of, with_settings
 from okno.config.load import Loaded, merge
 from okno.config.settings import ServeSettings, flag_of
-from okno.core.errors import BadSetting
+from okno.core.errors import BadSetting, ModelNotFound
 from okno.inspect.listing import LocalModel
+from okno.inspect.models import demo_model
 from tests.cli.support import ROOT
 
 SAMPLES = {
@@ -55,6 +56,7 @@ def test_every_name_of_every_setting_is_accepted(name):
             assert getattr(switched, name) is ("/" not in spelling)
             continue
         choices = {"kv_type": "q8_0", "flash_attention": "on", "engine": "scripted",
+                   "speculate": "off",
                    "log_level": "debug", "host": "::1", "prefer": "users",
                    "top_p": "0.5", "min_p": "0.5", "typical_p": "0.5",
                    "frequency_penalty": "0.5", "presence_penalty": "0.5",
@@ -113,19 +115,46 @@ def test_worker_options_carry_every_choice():
     options = worker_options(
         ServeSettings(batch_size=2, ctx=64, kv_pool=128, kv_type="q8_0", step_tokens=32, threads=3,
                       gpu_layers=5, mmap=True, flash_attention="on", queue_limit=7,
-                      prefix_cache=False),
+                      prefix_cache=False, trace=Path("t.json")),
         MODEL,
     )  # fmt: skip
     assert (options.model_path, options.name) == ("/models/saiga.gguf", "saiga")
     assert (options.batch_size, options.ctx, options.kv_pool_tokens) == (2, 64, 128)
     assert (options.kv_type, options.step_tokens, options.threads) == ("q8_0", 32, 3)
     assert (options.gpu_layers, options.mmap, options.flash_attention) == (5, True, "on")
-    assert (options.queue_limit, options.prefix_cache) == (7, False)
+    assert (options.queue_limit, options.prefix_cache, options.trace) == (7, False, True)
 
 
 def test_auto_reaches_the_worker_as_auto():
     options = worker_options(ServeSettings(), MODEL)
     assert (options.batch_size, options.ctx, options.kv_pool_tokens) == (None, None, None)
+    assert not options.trace
+
+
+def test_speculation_reaches_the_worker():
+    asked = ServeSettings(speculate="draft", draft="demo", draft_tokens=3)
+    options = worker_options(asked, MODEL)
+    assert (options.speculate, options.draft_tokens) == ("draft", 3)
+    assert options.draft_path == str(demo_model().path)
+    assert worker_options(ServeSettings(), MODEL).draft_path == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (ServeSettings(speculate="draft"), "needs a draft model"),
+        (ServeSettings(speculate="off", draft="demo"), "contradict each other"),
+        (ServeSettings(speculate="lookup", draft="demo"), "contradict each other"),
+    ],
+)
+def test_a_draft_model_without_use_or_a_use_without_it_is_refused(asked, reason):
+    with pytest.raises(BadSetting, match=reason):
+        worker_options(asked, MODEL)
+
+
+def test_a_draft_model_that_is_not_there_is_named():
+    with pytest.raises(ModelNotFound, match="no-such"):
+        worker_options(ServeSettings(draft="no-such"), MODEL)
 
 
 def test_server_settings_carry_every_choice():

@@ -1,0 +1,37 @@
+"""What speculation needs of a draft model; llama_draft.py is the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Known = NDArray[np.int32]
+
+
+class Drafter(Protocol):
+    """A small model with the vocabulary of the large one, which follows its sequences (by request
+    id) in a KV cache of its own. Ids are never reused for other tokens."""
+
+    def behind(self, id: str, known: Known) -> int:
+        """How many rows it has to compute before it can guess what follows `known`; at least 1."""
+        ...
+
+    def advance(self, id: str, known: Known, rows: int) -> None:
+        """Compute up to `rows` of them."""
+        ...
+
+    def draft(self, wanted: Mapping[str, tuple[Known, int]]) -> dict[str, tuple[int, ...]]:
+        """Its own best next tokens of each sequence, as many as wanted; none where it has no room.
+        One engine call for the first of all sequences, one for the second, and so on."""
+        ...
+
+    def seconds(self, rows: int) -> float:
+        """What one of its engine calls takes, as measured; 0: not measured yet."""
+        ...
+
+    def keep(self, ids: Collection[str]) -> None:
+        """Forget all sequences but these."""
+        ...

@@ -1,0 +1,231 @@
+"""Speculation in the loop: who guesses next tokens, how many are checked, what was right.
+
+`propose` comes before the scheduler, `learn` after the step. Guesses come from a sequence's own
+text (schedule/lookup_source.py) or from a draft model (draft_source.py); how many are checked
+decides schedule/drafting.py. The answer is the same with and without: a guess is kept only where
+sampling agrees with it (Task.sample).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from okno.core.window import Window
+from okno.engines.draft_source import DraftSource
+from okno.engines.drafter import Drafter
+from okno.engines.engine import Engine
+from okno.engines.protocol import WorkerOptions
+from okno.schedule.drafting import (
+    NOTHING,
+    Account,
+    Choice,
+    Offer,
+    Plain,
+    StepCost,
+    best_case,
+    choose,
+    nothing,
+)
+from okno.schedule.lookup import Guess
+from okno.schedule.lookup_source import LONGEST_GUESS, LookupSource
+from okno.schedule.row_cost import RowCost
+from okno.schedule.scheduler import Scheduler
+from okno.schedule.sequence import Sequence
+from okno.schedule.step import Sampled, Step
+
+DRAFTED_AT_ONCE = 16  # sequences that the draft model is asked about in one step
+PLAIN_EVERY = 32  # steps, of which one goes without guesses, to measure what that takes
+STRANGE = 4.0  # times what was expected
+JUDGED_STEPS = 16  # for which a judgement holds whether certain guesses would pay
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start: steps that decoded, those that checked guesses, tokens checked, and of
+    them right."""
+
+    steps: int = 0
+    checking_steps: int = 0
+    checked: int = 0
+    right: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A step that ran: as it would have been without, and the guesses it checked."""
+
+    plain: Plain
+    checked: int = 0
+    right: int = 0
+
+
+class Speculation:
+    """One for a loop, used by its thread. cost: of a step; None: learnt here, from the steps.
+    looks_up: guess from the sequences' own text. drafter: guesses at most draft_tokens at once."""
+
+    def __init__(
+        self,
+        window: Window,
+        *,
+        cost: StepCost | None = None,
+        looks_up: bool = True,
+        drafter: Drafter | None = None,
+        draft_tokens: int = LONGEST_GUESS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counts = Counts()
+        self._window = window
+        self._measured = RowCost()
+        self._cost: StepCost = cost or self._measured
+        self._account = Account()
+        self._text = LookupSource() if looks_up else None
+        self._model = DraftSource(drafter, draft_tokens, self._account, clock) if drafter else None
+        self._draft_s = self._model.seconds if self._model is not None else nothing
+        self._drafted: dict[str, Guess] = {}
+        self._spent_s = self._invested_s = 0.0
+        self._last = _Checked(Plain(0, 0, 0, 0))
+        self._judged: dict[int, tuple[int, bool]] = {}  # rows: until which step, is hopeless
+
+    # Before the step -----------------------------------------------------------------------------
+
+    def propose(self, scheduler: Scheduler, prompt_rows: int) -> Mapping[str, tuple[int, ...]]:
+        """Guesses to check in the next step, by sequence. prompt_rows: that it takes at most."""
+        self._drafted, self._spent_s, self._invested_s = {}, 0.0, 0.0
+        if self._text is not None:
+            self._text.guesses = {}
+        decoding = [sequence for sequence in scheduler.live.values() if sequence.decoding]
+        if not decoding or not scheduler.limits.truncates:
+            return {}
+        plain = self._plain(scheduler, len(decoding), prompt_rows)
+        if self._is_hopeless(plain):
+            return {}
+        self._forget(scheduler)
+        offers = self._text.offers(decoding) if self._text is not None else {}
+        if self._model is None:
+            choice = self._choice(offers, plain)
+        else:
+            choice = self._choice_with_model(self._model, decoding, offers, plain)
+        return self._checked(choice)
+
+    def _plain(self, scheduler: Scheduler, decodes: int, prompt_rows: int) -> Plain:
+        """The step without guesses, as far as it can be foretold."""
+        live, most = scheduler.live.values(), self._window.step_tokens
+        uncomputed = sum(s.remaining for s in live if not s.decoding)
+        rows = min(most, decodes + min(prompt_rows, uncomputed))
+        free = min(most, scheduler.pool.free, rows + decodes * LONGEST_GUESS) - rows
+        if scheduler.limits.outputs is not None:
+            free = min(free, scheduler.limits.outputs - len(live))
+        return Plain(rows, scheduler.pool.used + rows, decodes, max(0, free))
+
+    def _is_hopeless(self, plain: Plain) -> bool:
+        """Not even guesses that are always right would pay beside so many rows."""
+        if not plain.free_rows:
+            return True
+        until, hopeless = self._judged.get(plain.rows, (0, True))
+        if self.counts.steps >= until:
+            hopeless = best_case(plain, self._cost) is NOTHING
+            wait = JUDGED_STEPS if self._knows(plain.rows) else 1
+            self._judged[plain.rows] = (self.counts.steps + wait, hopeless)
+        return hopeless
+
+    def _knows(self, rows: int) -> bool:
+        """What a step of so many rows costs is more than a first impression."""
+        return self._cost is not self._measured or self._measured.is_known(rows)
+
+    def _forget(self, scheduler: Scheduler) -> None:
+        ids = scheduler.live.keys()
+        if self._text is not None:
+            self._text.keep(ids)
+        if self._model is not None:
+            self._model.keep(ids)
+
+    def _choice(self, offers: Mapping[str, Offer], plain: Plain) -> Choice:
+        """What to check of the offers: nothing as long as speculation owes time, and now and then,
+        to know what a step without it takes."""
+        if not offers or not self._account.may_guess(plain.seconds(self._cost)):
+            return NOTHING
+        if not self._knows(plain.rows) or (self.counts.steps + 1) % PLAIN_EVERY == 0:
+            return NOTHING
+        return self._worth(list(offers.values()), plain)
+
+    def _worth(self, offers: list[Offer], plain: Plain) -> Choice:
+        return choose(offers, plain, self._cost, self._draft_s)
+
+    def _choice_with_model(
+        self, model: DraftSource, decoding: list[Sequence], own: dict[str, Offer], plain: Plain
+    ) -> Choice:
+        """Likewise, with the draft model's guesses where it offers more than the text does."""
+        sequences = decoding[:DRAFTED_AT_ONCE]
+
+        def pays(offer: Offer) -> bool:
+            return self._worth([offer], plain) is not NOTHING
+
+        drafted = model.offers(sequences, own, pays)
+        choice = self._choice(own | drafted, plain)
+        self._drafted = model.draft(sequences, drafted, choice.lengths)
+        self._spent_s, self._invested_s = model.spent_s, model.invested_s
+        return choice
+
+    def _checked(self, choice: Choice) -> dict[str, tuple[int, ...]]:
+        """The chosen beginnings of the guesses."""
+        found = (self._text.guesses if self._text is not None else {}) | self._drafted
+        return {id: found[id].tokens[:n] for id, n in choice.lengths.items() if id in found}
+
+    # After the step ------------------------------------------------------------------------------
+
+    def learn(self, step: Step, sampled: Mapping[str, Sampled], used_cells: int) -> None:
+        """`step` gave `sampled`. used_cells: of the pool, its own included."""
+        checked = sum(len(span.drafts) for span in step.spans)
+        plain = Plain(step.rows - checked, used_cells - checked, step.decodes, checked)
+        right = 0
+        for id, found in sampled.items():
+            right += max(0, len(found.tokens) - 1)
+            self._compare(id, found.tokens)
+        self._last = _Checked(plain, checked, right)
+        self._count(self._last)
+
+    def took(self, seconds: float) -> None:
+        """The last step took so long with all that belongs to it, from the schedule to the events:
+        a token more in the same step saves all of that. Not the draft model, which is counted
+        apart."""
+        seconds = max(0.0, seconds - self._spent_s - self._invested_s)
+        self._book(self._last, seconds)
+        self._measured.learn(self._last.plain.rows + self._last.checked, seconds)
+
+    def _compare(self, id: str, came: tuple[int, ...]) -> None:
+        if self._model is not None and id in self._drafted:
+            self._model.compare(id, self._drafted[id], came)
+        if self._text is not None:
+            self._text.compare(id, came)
+
+    def _count(self, last: _Checked) -> None:
+        counts = self.counts
+        counts.steps += last.plain.outputs > 0
+        counts.checking_steps += last.checked > 0
+        counts.checked += last.checked
+        counts.right += last.right
+
+    def _book(self, last: _Checked, seconds: float) -> None:
+        """Settle what was lost and won against the step without. A step that took several times
+        what was to be expected met something else."""
+        plain, measured = last.plain, self._measured
+        plain_s = plain.seconds(measured) or seconds
+        lost_s = self._spent_s
+        if last.checked:
+            expected_s = measured.seconds(plain.rows + last.checked) or seconds
+            lost_s += min(seconds, STRANGE * expected_s) - plain_s
+        self._account.book(plain_s, lost_s, last.right * plain_s / max(1, plain.rows))
+
+
+def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | None:
+    """As the options ask; None: off, or the model cannot take a token back."""
+    if options.speculate == "off" or not engine.limits.truncates:
+        return None
+    return Speculation(
+        engine.window,
+        looks_up=options.speculate != "draft",
+        drafter=engine.drafter,
+        draft_tokens=options.draft_tokens,
+    )

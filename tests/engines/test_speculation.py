@@ -1,0 +1,337 @@
+"""Speculation in the loop, on the scripted engine and on the real one: answers are unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from okno.core.errors import BadSetting, DoesNotFit
+from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
+from okno.core.request import Constraint, Request, Sampling, Stop
+from okno.engines import draft_memory, draft_source
+from okno.engines.draft_memory import choose_beside_draft
+from okno.engines.engine import Engine
+from okno.engines.llama_draft import LlamaDraft
+from okno.engines.llamacpp import LlamaCpp
+from okno.engines.loop import EngineLoop, Leave
+from okno.engines.prepare import Preparer
+from okno.engines.prompt import PromptEncoder
+from okno.engines.protocol import Events, FromWorker, Submit
+from okno.engines.sandbox import Sandbox
+from okno.engines.scripted import ScriptedEngine
+from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
+from okno.schedule.step import Truncate
+from tests.conftest import MakeModel
+from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
+
+FOUR = Stop(max_tokens=80)
+COPY = "Copy this list exactly:\nriver stone\ngreen lamp\nwooden chair\ncold morning\nold bridge"
+TEXTS = (COPY, "What is okno?", "Count to 20", "Привет! Кто ты?")
+
+
+class Flat:
+    """Every step costs the same: all guesses are checked."""
+
+    def seconds(self, rows: int, cells: int, outputs: int) -> float:
+        return 1.0
+
+
+class Steep:
+    """Each row costs its share: no guess ever pays."""
+
+    def seconds(self, rows: int, cells: int, outputs: int) -> float:
+        return float(rows)
+
+
+@dataclass
+class Ticking:
+    """A clock that moves a fixed time at every look."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+CLOCK = Ticking()  # of loops and speculation alike
+
+
+@dataclass
+class Answered:
+    tokens: dict[str, list[int]]
+    texts: dict[str, str]
+    steps: int
+
+
+@cache
+def preparer_of(engine: Engine) -> Preparer:
+    return Preparer(engine, PromptEncoder(engine, Sandbox()))
+
+
+class Bench:
+    """A loop in this process; requests are prepared as a worker does."""
+
+    def __init__(self, engine: Engine, speculation: Speculation | None) -> None:
+        self.loop = EngineLoop(engine, self._take, CLOCK, speculation)
+        self.preparer = preparer_of(engine)
+        self.events: list[Events] = []
+
+    def _take(self, message: FromWorker) -> None:
+        assert isinstance(message, Events)
+        self.events.append(message)
+
+    def run(self, requests: list[Request], leave: str = "", after: int = 0) -> Answered:
+        """All at once, to the end. leave: a request whose client goes after so many passes."""
+        for request in requests:
+            self.loop.arrivals.begin(request.id)
+            self.loop.inbox.put(self.preparer.task(Submit(request)))
+        tokens: dict[str, list[int]] = {request.id: [] for request in requests}
+        texts = {request.id: "" for request in requests}
+        open_, before, passes = set(tokens), self.loop.steps, 0
+        while open_:
+            self.loop.once()
+            passes += 1
+            if leave in open_ and passes == after:
+                self.loop.inbox.put(Leave(leave))
+                open_.discard(leave)
+            for event in self.events:
+                for delta in event.deltas:
+                    tokens[delta.id] += delta.tokens
+                    texts[delta.id] += delta.text
+                assert not event.failed
+                open_ -= {finished.id for finished in event.finished}
+            self.events.clear()
+        return Answered(tokens, texts, self.loop.steps - before)
+
+
+def requests(*texts: str, **changes: Any) -> list[Request]:
+    made = [chat(text, stop=FOUR) for text in texts]
+    sampling = changes.pop("sampling", Sampling(temperature=0, seed=1))
+    return [replace(r, id=str(k), sampling=sampling, **changes) for k, r in enumerate(made)]
+
+
+def scripted(speculation: bool = True, **changes: Any) -> Bench:
+    engine = ScriptedEngine(options(SCRIPTED, **changes))
+    return Bench(
+        engine, Speculation(engine.window, clock=CLOCK, cost=Flat()) if speculation else None
+    )
+
+
+# On the scripted engine ---------------------------------------------------------------------------
+
+
+def test_a_text_that_repeats_itself_takes_fewer_steps() -> None:
+    asked = requests("long 77")
+    plain, drafted = scripted(speculation=False).run(asked), scripted().run(asked)
+    assert drafted.texts == plain.texts == {"0": "abcdefghij " * 7}
+    assert drafted.steps < plain.steps / 2
+
+
+def test_where_no_guess_pays_every_step_is_a_plain_one() -> None:
+    engine = ScriptedEngine(SCRIPTED)
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Steep())
+    Bench(engine, speculation).run(requests("long 77"))
+    assert speculation.counts.checked == 0
+
+
+def test_now_and_then_a_step_goes_without_guesses() -> None:
+    engine = ScriptedEngine(SCRIPTED)
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Flat())
+    bench = Bench(engine, speculation)
+    bench.run([replace(r, stop=Stop(max_tokens=400)) for r in requests("long 400", "long 390")])
+    counts = speculation.counts
+    assert 0 < counts.checking_steps <= counts.steps - counts.steps // PLAIN_EVERY
+    assert 0 < counts.right <= counts.checked
+
+
+def test_without_a_cost_it_learns_its_own() -> None:
+    """The ticking clock gives every step the same time, so all guesses pay once that is known."""
+    engine = ScriptedEngine(SCRIPTED)
+    speculation = Speculation(engine.window, clock=CLOCK)
+    answered = Bench(engine, speculation).run(
+        [replace(r, stop=Stop(max_tokens=300)) for r in requests("long 300")]
+    )
+    assert answered.texts["0"] == ("abcdefghij " * 30)[:300]
+    assert speculation.counts.right > 100
+
+
+def test_many_streams_keep_their_texts() -> None:
+    texts = [f"long {30 + k}" if k % 2 else f"say {'lorem ipsum ' * (k % 5)}{k}" for k in range(40)]
+    asked = requests(*texts)
+    changes = {"batch_size": 32, "kv_pool_tokens": 2200}
+    plain, drafted = scripted(False, **changes).run(asked), scripted(True, **changes).run(asked)
+    assert drafted.texts == plain.texts
+    assert drafted.tokens == plain.tokens
+
+
+def test_a_client_that_leaves_in_the_middle_disturbs_nobody() -> None:
+    asked = requests("long 70", "long 75", "say abc abc abc abc abc abc")
+    whole, left = scripted().run(asked), scripted().run(asked, leave="1", after=4)
+    assert {id: whole.texts[id] for id in "02"} == {id: left.texts[id] for id in "02"}
+    assert whole.texts["1"].startswith(left.texts["1"])
+
+
+def test_no_guesses_for_models_that_cannot_take_them_back() -> None:
+    engine = ScriptedEngine(SCRIPTED)
+    engine.limits = replace(engine.limits, truncates=False)
+    assert speculation_for(engine, SCRIPTED) is None
+    assert speculation_for(ScriptedEngine(SCRIPTED), options(SCRIPTED, speculate="off")) is None
+
+
+# On the real engine -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine() -> LlamaCpp:
+    return LlamaCpp(options(DEMO, threads=1, prefix_cache=False), lambda _fraction: None)
+
+
+@pytest.fixture(scope="module")
+def with_draft() -> LlamaCpp:
+    """The demo model drafts for itself: nearly always right."""
+    asked = options(DEMO, threads=1, prefix_cache=False, draft_path=DEMO.model_path)
+    return LlamaCpp(asked, lambda _fraction: None)
+
+
+def by_text(engine: LlamaCpp) -> Speculation:
+    return Speculation(engine.window, clock=CLOCK, cost=Flat())
+
+
+def by_model(engine: LlamaCpp) -> Speculation:
+    return Speculation(engine.window, clock=CLOCK, cost=Flat(), looks_up=False,
+                       drafter=engine.drafter, draft_tokens=6)  # fmt: skip
+
+
+def fresh(engine: LlamaCpp, speculation: Speculation | None) -> Bench:
+    """A loop on an engine whose cache is empty."""
+    bench = Bench(engine, speculation)
+    engine.execute_operations([Truncate(seq, 0) for seq in range(engine.limits.seq_ids)])
+    return bench
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_greedy_answers_are_those_without(engine: LlamaCpp, together: bool) -> None:
+    asked = requests(*TEXTS)
+    groups = [asked] if together else [[one] for one in asked]
+    speculation = by_text(engine)
+    for group in groups:
+        plain = fresh(engine, None).run(group)
+        drafted = fresh(engine, speculation).run(group)
+        assert drafted.texts == plain.texts
+        assert drafted.tokens == plain.tokens
+    assert speculation.counts.checked > 0
+
+
+def test_a_copy_takes_less_than_half_the_steps(engine: LlamaCpp) -> None:
+    asked = requests(COPY)
+    plain, drafted = fresh(engine, None).run(asked), fresh(engine, by_text(engine)).run(asked)
+    assert drafted.texts == plain.texts
+    assert drafted.steps < plain.steps / 2
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1.0, seed=7),
+        Sampling(temperature=0.8, top_p=0.9, repetition_penalty=1.2, seed=8, logprobs=2),
+        Sampling(temperature=1.0, frequency_penalty=0.5, logit_bias={300: 2.0}, seed=9),
+    ],
+)
+def test_sampled_answers_with_a_seed_are_those_without(
+    engine: LlamaCpp, sampling: Sampling
+) -> None:
+    asked = requests(*TEXTS, sampling=sampling)
+    plain, drafted = fresh(engine, None).run(asked), fresh(engine, by_text(engine)).run(asked)
+    assert drafted.texts == plain.texts
+
+
+def test_constrained_answers_are_those_without(engine: LlamaCpp) -> None:
+    asked = requests(*TEXTS, constraint=Constraint("regex", "(river|green|cold| |\\n){4,30}"))
+    plain, drafted = fresh(engine, None).run(asked), fresh(engine, by_text(engine)).run(asked)
+    assert drafted.texts == plain.texts
+
+
+def test_a_draft_model_changes_no_answer_and_saves_steps(with_draft: LlamaCpp) -> None:
+    asked = requests(*TEXTS)
+    speculation = by_model(with_draft)
+    plain = fresh(with_draft, None).run(asked)
+    drafted = fresh(with_draft, speculation).run(asked)
+    assert drafted.texts == plain.texts
+    assert drafted.steps < plain.steps / 2
+    assert speculation.counts.right > 0.8 * speculation.counts.checked
+
+
+def test_a_draft_model_that_is_always_wrong_is_left_alone(
+    with_draft: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = requests(*TEXTS)
+    plain = fresh(with_draft, None).run(asked)
+    drafter = with_draft.drafter
+    assert drafter is not None
+
+    def wrong(self: LlamaDraft, wanted: Any) -> dict[str, tuple[int, ...]]:
+        return {id: (5,) * count for id, (_, count) in wanted.items()}
+
+    monkeypatch.setattr(LlamaDraft, "draft", wrong)
+    speculation = by_model(with_draft)
+    drafted = fresh(with_draft, speculation).run(asked)
+    assert drafted.texts == plain.texts
+    assert speculation.counts.checking_steps < 0.5 * speculation.counts.steps
+
+
+def test_the_draft_model_catches_up_in_pieces(
+    with_draft: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draft_source, "PIECE_ROWS", 8)
+    long = requests("Repeat: " + " ".join(f"word{k}" for k in range(30)), TEXTS[1])
+    asked = [replace(r, stop=Stop(max_tokens=80, ignore_eos=True)) for r in long]
+    plain = fresh(with_draft, None).run(asked)
+    speculation = by_model(with_draft)
+    drafted = fresh(with_draft, speculation).run(asked)
+    assert drafted.texts == plain.texts
+    assert speculation.counts.right > 0
+
+
+# What is asked ------------------------------------------------------------------------------------
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused(make_model: MakeModel) -> None:
+    asked = options(DEMO, threads=1, draft_path=str(make_model("tiny")))
+    with pytest.raises(BadSetting, match="another vocabulary"):
+        LlamaCpp(asked, lambda _fraction: None)
+
+
+def test_a_draft_model_that_keeps_a_state_is_refused(make_model: MakeModel) -> None:
+    asked = options(DEMO, threads=1, draft_path=str(make_model("mamba2-tiny")))
+    with pytest.raises(BadSetting, match="plain attention"):
+        LlamaCpp(asked, lambda _fraction: None)
+
+
+def test_the_memory_of_the_draft_model_is_part_of_the_choice() -> None:
+    both = options(DEMO, draft_path=DEMO.model_path)
+    notes = choose_beside_draft(both, "f16").chosen.notes
+    assert any(note.startswith("draft model demo: ") for note in notes)
+
+
+def test_what_does_not_fit_beside_the_draft_model_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(draft_memory, "draft_memory", lambda _options, _window: _huge())
+    with pytest.raises(DoesNotFit, match=r"The draft model demo needs 1,024.0 GiB"):
+        choose_beside_draft(options(DEMO, draft_path=DEMO.model_path), "f16")
+
+
+def _huge() -> Any:
+    return MemoryPlan((DeviceMemory("cpu", MemoryParts(weights_bytes=2**40)),), "engine")
+
+
+async def test_a_worker_speculates_and_its_answers_are_those_without() -> None:
+    answers = {}
+    for how in ("off", "auto"):
+        async with running(DEMO, speculate=how, batch_size=1) as supervisor:
+            answers[how] = [(await ask(supervisor, chat(text, stop=FOUR))).text for text in TEXTS]
+    assert answers["auto"] == answers["off"]
