@@ -102,31 +102,29 @@ def winners(races: Sequence[Race]) -> list[int]:
     """The token that arrives first in each race; all have the same n_vocab."""
     if len(races) == 1 and len(races[0].logits) <= _SMALL:
         return [_small_winner(races[0])]
-    tokens = [0] * len(races)
-    narrow: list[int] = []
-    blocks: list[Ids] = []
-    wide: list[int] = []
-    most = max(_NARROW, _NARROW_IN_ALL // max(1, len(races)))
-    for i, race in enumerate(races):
-        if race.floor is ALL and len(race.maxima) > most:
-            wide.append(i)
-            continue
-        reaching = np.flatnonzero(race.maxima >= race.floor.value)
-        if len(reaching) > most:
-            wide.append(i)
-        else:
-            narrow.append(i)
-            blocks.append(reaching)
+    narrow = _narrow_fields(races)
+    wide = [i for i in range(len(races)) if i not in narrow]
+    tokens = dict.fromkeys(range(len(races)), 0)
     if narrow:
-        found = _narrow_winners([races[i] for i in narrow], blocks)
-        for i, token in zip(narrow, found, strict=True):
-            tokens[i] = token
+        found = _narrow_winners([races[i] for i in narrow], list(narrow.values()))
+        tokens.update(zip(narrow, found, strict=True))
     size = max(1, _GROUP // len(races[0].maxima)) if races else 1
     for begin in range(0, len(wide), size):
         group = wide[begin : begin + size]
-        for i, token in zip(group, _wide_winners([races[i] for i in group]), strict=True):
-            tokens[i] = token
-    return tokens
+        tokens.update(zip(group, _wide_winners([races[i] for i in group]), strict=True))
+    return list(tokens.values())
+
+
+def _narrow_fields(races: Sequence[Race]) -> dict[int, Ids]:
+    """The races in which few blocks reach the floor, and these blocks."""
+    most = max(_NARROW, _NARROW_IN_ALL // max(1, len(races)))
+    narrow = {}
+    for i, race in enumerate(races):
+        if race.floor is not ALL or len(race.maxima) <= most:
+            reaching = np.flatnonzero(race.maxima >= race.floor.value)
+            if len(reaching) <= most:
+                narrow[i] = reaching
+    return narrow
 
 
 def _small_winner(race: Race) -> int:
