@@ -9,10 +9,11 @@ from okno.advisor.quants import DEFAULT_QUANT, FINEST_FIRST, requantised
 from okno.advisor.report import Subject
 from okno.core.errors import ModelNotFound, ModelUnusable, OknoError
 from okno.core.header import ModelHeader
+from okno.core.paths import expanded
 from okno.inspect.catalog import CatalogModel, candidates_in_catalog, find_in_catalog
 from okno.inspect.header import header_of_catalog, read_header
 from okno.inspect.models import find_by_name, find_model, models_folder
-from okno.inspect.paths import expanded, kind_at
+from okno.inspect.paths import kind_at
 from okno.inspect.source_hub import FILE_ENDS, parse_reference
 from okno.inspect.source_open import CONFIG
 

@@ -199,7 +199,6 @@ def _metric(language: str | None, entries: Sequence[CatalogModel]) -> str | None
 
 
 def _with_quality(found: Offer, entries: Sequence[CatalogModel], metric: str | None) -> Offer:
-
     for quality in by_name(entries, found.candidate.name).quality:
         if quality.metric == metric:
             source = source_of(quality.source) or "the catalog"

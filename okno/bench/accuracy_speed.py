@@ -31,7 +31,7 @@ from okno.engines.process import worker_environment
 from okno.inspect.header import read_header
 from okno.plan.simulate import Arrival, simulate
 from okno.plan.speed import Planner
-from okno.schedule.scheduler import Limits
+from okno.schedule.step import Limits
 
 OUT = Path("docs/benchmarks/plan-accuracy-speed.md")
 CALIBRATION = "plan-accuracy-calibration.json"  # kept in the folder, to look at a cost again

@@ -20,12 +20,13 @@ from okno.core.request import Prompt, Request, Sampling, Stop
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.loop import EngineLoop
 from okno.engines.protocol import Events, FromWorker, WorkerOptions
-from okno.engines.sampling import Sampler
+from okno.engines.sampling import SampledToken, Sampler
+from okno.engines.sampling_batch import Ask, sample_all
 from okno.engines.task import Task
 from okno.engines.text import TextStream
 from okno.engines.worker import end_with_parent
-from okno.schedule.scheduler import Truncate
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Truncate
 
 WARM_STEPS = 2
 NEW_TOKENS = 24
@@ -92,8 +93,10 @@ def _steps(engine: BlockEngine, batch: int, repeats: int) -> list[float]:
     for _ in range(WARM_STEPS + repeats):
         taken = engine.step_s(rows)
         began = time.perf_counter()
-        for sampler, logits in zip(samplers, engine.logits(batch), strict=True):
-            sampler.accept(sampler.sample(logits).token)
+        asks = [Ask(at, sampler) for at, sampler in enumerate(samplers)]
+        for sampler, answer in zip(samplers, sample_all(engine.logits(batch), asks), strict=True):
+            assert isinstance(answer, SampledToken)
+            sampler.accept(answer.token)
         seconds.append(taken + time.perf_counter() - began)
     return seconds[WARM_STEPS:]
 

@@ -20,7 +20,7 @@ from okno.core.window import KVType
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import recent_log, start_backend
 from okno.engines.llama_numbers import FLASH, KV_TYPES
-from okno.schedule.scheduler import Span
+from okno.schedule.step import Span
 
 FILL_CELLS = 256
 MOST_ROWS = 512

@@ -20,8 +20,9 @@ from okno.bench.calibrate_models import Block, write_block
 from okno.core.request import Sampling
 from okno.core.window import KVType
 from okno.engines.sampling import Sampler
-from okno.schedule.scheduler import Limits, Sampled, Scheduler
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Limits, Sampled
 
 # 45 M weights: 25 MB of Q4_0. One layer computes all rows, because all have logits.
 WIDE = Block("Q4_0", 1, n_embd=2048, n_ff=6144, n_head=8, n_head_kv=4, head_dim=128)

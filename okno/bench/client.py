@@ -22,10 +22,16 @@ JSON = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server listens."""
+    """Where the server listens; tls: it speaks HTTPS."""
 
     host: str
     port: int
+    tls: bool = False
+
+    @property
+    def authority(self) -> str:
+        """host:port as the Host header has it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Exchange:
@@ -40,13 +46,15 @@ class Exchange:
 
     @classmethod
     async def open(
-        cls, to: Address, method: str, path: str, body: JSON | bytes | None = None
-    ) -> Exchange:
+        cls, to: Address, method: str, path: str, body: JSON | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Exchange:  # fmt: skip
         """Connect and send. A `bytes` body is sent as it is, labelled JSON."""
-        reader, writer = await asyncio.open_connection(to.host, to.port)
+        reader, writer = await asyncio.open_connection(to.host, to.port, ssl=to.tls or None)
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body or b""
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = (
-            f"{method} {path} HTTP/1.1\r\nHost: {to.host}:{to.port}\r\nConnection: close\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {to.authority}\r\nConnection: close\r\n{more}"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         writer.write(head.encode() + content)
@@ -86,15 +94,23 @@ class Exchange:
         return b"".join([piece async for piece in self.chunks()])
 
     async def events(self) -> AsyncIterator[Any]:
-        """The decoded `data:` of each server-sent event, up to [DONE]."""
+        """The decoded `data:` line of each server-sent event, up to [DONE]. Lines end in LF or
+        CRLF; comments and other fields are skipped."""
+        async for line in self._lines():
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                return
+            yield json.loads(data)
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        """The body's whole lines, as soon as they are there."""
         pending = b""
         async for piece in self.chunks():
-            *whole, pending = (pending + piece).split(b"\n\n")
-            for event in whole:
-                if event == b"data: [DONE]":
-                    return
-                if event.startswith(b"data: "):
-                    yield json.loads(event[6:])
+            *whole, pending = (pending + piece).split(b"\n")
+            for line in whole:
+                yield line
 
     async def _receive(self) -> None:
         data = await self._reader.read(READ_BYTES)
@@ -117,7 +133,7 @@ class Exchange:
         self._writer.close()
         try:
             await self._writer.wait_closed()
-        except ConnectionError:
+        except OSError:  # reset, or TLS not ended in good order
             return
 
 
@@ -127,10 +143,11 @@ async def get(to: Address, path: str) -> tuple[int, bytes]:
 
 
 async def call(
-    to: Address, method: str, path: str, body: JSON | bytes | None = None
-) -> tuple[int, bytes]:
+    to: Address, method: str, path: str, body: JSON | bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, bytes]:  # fmt: skip
     """Status and body of one request."""
-    exchange = await Exchange.open(to, method, path, body)
+    exchange = await Exchange.open(to, method, path, body, headers)
     try:
         return await exchange.status(), await exchange.body()
     finally:

@@ -21,7 +21,7 @@ from okno.engines.llama_model import LlamaModel, recent_log, recent_problems
 from okno.engines.llama_numbers import FLASH, KV_TYPES
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
-from okno.schedule.scheduler import Span
+from okno.schedule.step import Span
 
 LOGITS_BYTES = 32 * 2**20  # of one chunk of one context
 MAX_ROWS = 256

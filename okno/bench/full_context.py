@@ -24,7 +24,7 @@ from okno.engines.protocol import WorkerOptions
 from okno.engines.transport import FrameSocket
 from okno.engines.worker import Worker, end_with_parent
 from okno.inspect.memory import own_bytes
-from okno.schedule.scheduler import Span, Step
+from okno.schedule.step import Span, Step
 
 REFUSED_EXIT = 3
 

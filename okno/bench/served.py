@@ -1,4 +1,4 @@
-"""An `okno serve` process of one's own: started, waited for, stopped."""
+"""A server process of one's own, `okno serve` or another: started, waited for, stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,26 @@ class Served:
         return max(children, key=lambda child: child.memory_info().rss).pid
 
 
+@dataclass(frozen=True, slots=True)
+class ServerProgram:
+    """How a server is started. name: for messages; command: its command line on a port;
+    ready_path: answers 200 once the model is loaded."""
+
+    name: str
+    command: Callable[[int], Sequence[str]]
+    environment: Mapping[str, str]
+    ready_path: str = "/health"
+
+
 def command(options: Sequence[str], port: int) -> list[str]:
     """The command line of `okno serve` in this Python."""
     return module_command("okno.cli.main", "serve", *options, "--port", str(port))
+
+
+def environment() -> dict[str, str]:
+    """Of an `okno serve` that imports what this process does and knows no settings of the user."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("OKNO_")}
+    return kept | {"OKNO_CONFIG": "none", "PYTHONPATH": import_path()}
 
 
 @asynccontextmanager
@@ -53,40 +70,52 @@ async def serve(
     Raises RuntimeError with the end of its log when it does not become ready, or does not end
     with status 0 after SIGTERM.
     """
-    address = Address("127.0.0.1", _free_port())
-    with log.open("wb") as output:
-        served = Served(address, _start(options, address.port, output), log)
-        try:
-            await _until_ready(served, ready_timeout_s)
-            yield served
-        finally:
-            status = _stop(served.process)
+    program = ServerProgram("okno serve", lambda port: command(options, port), environment())
+    async with started(program, log, ready_timeout_s=ready_timeout_s) as served:
+        yield served
+    status = served.process.returncode
     if status != 0:
         raise RuntimeError(f"okno serve ended with status {status}:\n{_tail(log)}")
 
 
-def _start(options: Sequence[str], port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("OKNO_")}
-    environment |= {"OKNO_CONFIG": "none", "PYTHONPATH": import_path()}
+@asynccontextmanager
+async def started(
+    program: ServerProgram, log: Path, *, ready_timeout_s: float = 180.0
+) -> AsyncIterator[Served]:
+    """Start a server on a free port, yield it when it is ready, stop it at the end.
+
+    Raises RuntimeError with the end of its log when it does not become ready.
+    """
+    address = Address("127.0.0.1", _free_port())
+    with log.open("wb") as output:
+        served = Served(address, _start(program, address.port, output), log)
+        try:
+            await _until_ready(program, served, ready_timeout_s)
+            yield served
+        finally:
+            _stop(served.process)
+
+
+def _start(program: ServerProgram, port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command(options, port),
-        stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
+        program.command(port),
+        stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=program.environment,
     )  # fmt: skip
 
 
-async def _until_ready(served: Served, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await _healthy(served.address):
+async def _until_ready(program: ServerProgram, served: Served, timeout_s: float) -> None:
+    deadline, name = time.monotonic() + timeout_s, program.name
+    while not await _healthy(served.address, program.ready_path):
         if served.process.poll() is not None:
-            raise RuntimeError(f"okno serve ended while loading:\n{_tail(served.log)}")
+            raise RuntimeError(f"{name} ended while loading:\n{_tail(served.log)}")
         if time.monotonic() > deadline:
-            raise RuntimeError(f"okno serve was not ready in {timeout_s} s:\n{_tail(served.log)}")
+            raise RuntimeError(f"{name} was not ready in {timeout_s} s:\n{_tail(served.log)}")
         await asyncio.sleep(POLL_S)
 
 
-async def _healthy(address: Address) -> bool:
+async def _healthy(address: Address, path: str) -> bool:
     try:
-        status, _ = await get(address, "/health")
+        status, _ = await get(address, path)
     except ConnectionError:
         return False
     return status == 200

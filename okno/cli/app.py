@@ -17,6 +17,7 @@ from okno.core.errors import BadSetting, OknoError
 COMMANDS = {
     "serve": "Serve a model over HTTP, OpenAI-compatible.",
     "chat": "Chat with a model in the terminal, or get one answer.",
+    "resize": "Change batch size, ctx, KV type or KV pool of a running server.",
     "models": "List the models on this machine.",
     "plan": "Show what every window of a model costs and gives here, and pick the best.",
     "recommend": "Rank the models of the catalog by what this hardware really gives.",
@@ -25,7 +26,7 @@ COMMANDS = {
     "hardware": "Show processor, memory and accelerators: total and free, and what limits them.",
     "calibrate": "Measure what this machine is fast at, for plans of any model.",
     "depth": "Measure what a wider window buys in quality on a text.",
-    "bench": "Check okno's own predictions by measuring on this machine.",
+    "bench": "Measure: okno's own predictions on this machine, or any server under load.",
     "config": "Show, explain and change the settings and generation_config.yaml.",
     "version": "Show the versions of okno and of what it stands on.",
 }

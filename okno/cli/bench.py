@@ -1,4 +1,4 @@
-"""`okno bench`: measurements that check okno's own promises."""
+"""`okno bench`: measurements that check okno's own promises, and load on any server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from okno.cli.bench_serve import serve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,4 +67,4 @@ def _say(line: str) -> None:
     typer.echo(line, err=True)
 
 
-SUBCOMMANDS = {"plan-accuracy": plan_accuracy}
+SUBCOMMANDS = {"plan-accuracy": plan_accuracy, "serve": serve}

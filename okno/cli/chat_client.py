@@ -124,6 +124,19 @@ class ChatClient:
                 raise error_of(response)
             yield from self._parts(events(response.iter_lines()), started_s)
 
+    def window(self) -> dict[str, Any]:
+        """The window in effect, as `GET /okno/v1/window` tells it."""
+        with self._connection():
+            return dict(self._read("/okno/v1/window", CONNECT_TIMEOUT_S))
+
+    def resize(self, change: Mapping[str, object]) -> dict[str, Any]:
+        """Another window, as `PATCH /okno/v1/window` takes and answers it."""
+        with self._connection():
+            response = self._http.patch("/okno/v1/window", json=dict(change))
+            if response.status_code != 200:
+                raise error_of(response)
+            return dict(response.json())
+
     def _parts(
         self, chunks: Iterable[dict[str, Any]], started_s: float
     ) -> Iterator[str | AnswerStats]:

@@ -25,7 +25,7 @@ from okno.config.show import as_yaml, effective
 from okno.config.where import FILE_NAME, NO_FILE, default_files, find_file
 from okno.config.write import write_file
 from okno.core.errors import BadSetting, OknoError
-from okno.inspect.paths import expanded
+from okno.core.paths import expanded
 
 EPILOG = (
     "Values come from the request, then the command line, then OKNO_* variables, then the file, "

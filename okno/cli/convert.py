@@ -17,6 +17,8 @@ from okno.inspect.listing import LocalModel
 from okno.inspect.models import find_model, models_folder
 from okno.server.settings import GenerationDefaults, ServerSettings
 
+GIB = 2**30
+
 
 def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerOptions:
     """What a worker needs to load `model` (None: the scripted engine, which loads no file)."""
@@ -35,10 +37,13 @@ def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerO
         flash_attention=settings.flash_attention,
         queue_limit=settings.queue_limit,
         prefix_cache=settings.prefix_cache,
+        swap_bytes=None if settings.swap_space is None else int(settings.swap_space * GIB),
         script=settings.script,
         prefer=settings.prefer,
         max_ttft_s=settings.max_ttft,
         min_tok_s=settings.min_tok_s,
+        target_itl_s=settings.target_itl,
+        trace=settings.trace is not None,
         speculate=settings.speculate,
         draft_path=draft_path(settings),
         draft_tokens=settings.draft_tokens,

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +67,7 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
     from okno.advisor.learnt import learnt, lesson_keeper
     from okno.cli.convert import server_settings, with_config, with_learnt, worker_options
     from okno.cli.serving import serving
+    from okno.engines.trace_file import TraceFile
     from okno.inspect.hardware.machine import this_machine
     from okno.server.run import run
 
@@ -78,7 +79,9 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
     options = with_learnt(worker_options(settings, model), known)
     reporter.loading(options.name, model.size_bytes if model else 0)
     keep = lesson_keeper(machine, model.path, known) if model else None
-    run(serving(options, server, settings.hang_timeout, reporter, keep))
+    trace = TraceFile(settings.trace) if settings.trace is not None else None
+    with closing(trace) if trace else nullcontext():
+        run(serving(options, server, settings.hang_timeout, reporter, keep, trace))
 
 
 def _notes(loaded: Loaded, model: LocalModel | None) -> list[str]:

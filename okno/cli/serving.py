@@ -9,6 +9,7 @@ from okno.cli.lessons import KeepLesson, keep_learning
 from okno.cli.reporters import Reporter
 from okno.engines.protocol import WorkerOptions
 from okno.engines.supervisor import Supervisor
+from okno.engines.trace_file import TraceFile
 from okno.server.run import serve
 from okno.server.settings import ServerSettings
 
@@ -19,11 +20,15 @@ async def serving(
     hang_timeout_s: float,
     reporter: Reporter,
     keep_lesson: KeepLesson | None = None,
+    trace: TraceFile | None = None,
 ) -> None:
     """Serve until a signal. HTTP listens first (a busy port is said at once, /health tells the
     progress), then the model loads. Raises the OknoError of whichever fails. keep_lesson: gets what
-    the steps have taught, every few seconds in which there were any."""
-    supervisor = Supervisor(options, hang_timeout_s=hang_timeout_s, on_progress=reporter.progress)
+    the steps have taught, every few seconds in which there were any. trace: gets every step."""
+    supervisor = Supervisor(
+        options, hang_timeout_s=hang_timeout_s, on_progress=reporter.progress,
+        on_steps=trace.take if trace else None,
+    )  # fmt: skip
 
     def stopping() -> None:
         running = supervisor.status().in_flight

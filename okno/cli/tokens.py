@@ -21,6 +21,7 @@ from okno.cli.tokens_count import (
 )
 from okno.config.load import load
 from okno.core.errors import BadSetting
+from okno.core.paths import expanded
 from okno.engines.tokenise import tokenise
 from okno.inspect.models import DEMO, find_model, models_folder
 
@@ -85,7 +86,7 @@ def _read(file: str) -> str:
         if file == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:
-            with Path(file).expanduser().open("rb") as opened:
+            with expanded(file, BadSetting).open("rb") as opened:
                 data = opened.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -12,7 +12,7 @@ from okno.config.given import short
 from okno.config.tree import Entry, by_key, entries
 from okno.config.where import FILE_NAME, NO_FILE
 from okno.core.errors import BadSetting
-from okno.inspect.paths import expanded
+from okno.core.paths import expanded
 
 HEAD = "# Settings of okno. `okno config init` writes a file with every setting explained.\n"
 NEAR = 0.6

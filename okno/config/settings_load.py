@@ -121,6 +121,16 @@ class LoadSettings(Part):
             "keep finished conversations in the KV cache until their place is needed",
         ),
     ] = True  # fmt: skip
+    swap_space: Annotated[
+        float | None,
+        Field(ge=0, le=65_536, allow_inf_nan=False),
+        Auto,
+        Flag(
+            ("--swap-space",), WINDOW, "GiB of main memory for states that lose their KV cells",
+            "What was computed is copied back instead of computed again. auto: a quarter of what "
+            "the window leaves free, at most 1. 0: none.", metavar="GIB|auto",
+        ),
+    ] = None  # fmt: skip
     prefer: Annotated[
         Literal["speed", "quality", "context", "users"],
         Flag(
@@ -144,6 +154,19 @@ class LoadSettings(Part):
         Flag(
             ("--min-tok-s",), WINDOW, "tokens/s that `auto` leaves to every user",
             metavar="N|auto",
+        ),
+    ] = None  # fmt: skip
+
+    target_itl: Annotated[
+        float | None,
+        Field(ge=0, le=3600, allow_inf_nan=False),
+        Auto,
+        Flag(
+            ("--target-itl",), WINDOW,
+            "seconds between two tokens that the prompts of others may cost",
+            "Prompts advance in pieces that keep it. auto: 0.3, more where pieces so small would "
+            "slow prompts down by half. 0: no limit.",
+            metavar="SECONDS|auto",
         ),
     ] = None  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -100,3 +101,11 @@ class ServerPart(Part):
         Literal["debug", "info", "warning", "error"],
         Flag(("--log-level",), SERVER, "how much is logged", metavar="debug|info|warning|error"),
     ] = "warning"
+    trace: Annotated[
+        Path | None,
+        Flag(
+            ("--trace",), SERVER, "file to which every step of the engine is written",
+            "For ui.perfetto.dev or chrome://tracing: what ran, for whom, how long. At most 1 GiB.",
+            metavar="FILE", in_file=False,
+        ),
+    ] = None  # fmt: skip

@@ -8,7 +8,7 @@ import platformdirs
 
 from okno.config.file import SettingsFile, read_file
 from okno.core.errors import BadSetting
-from okno.inspect.paths import expanded
+from okno.core.paths import expanded
 
 FILE_NAME = "generation_config.yaml"
 NO_FILE = "none"

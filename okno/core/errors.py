@@ -119,6 +119,14 @@ class DoesNotFit(OknoError):
     status = 422
 
 
+class WindowInUse(OknoError):
+    """Requests under way need more room than the asked window has. Details: ctx, n_requests,
+    largest_tokens."""
+
+    code = "window_in_use"
+    status = 409
+
+
 class BadSetting(OknoError):
     """A setting (flag, environment, file) that is unknown or out of range."""
 
@@ -138,7 +146,7 @@ BY_CODE: Mapping[str, type[OknoError]] = {
     for cls in (
         BadRequest, ContextExceeded, BadConstraint, BadTemplate, QueueFull, NotReady,
         EngineFailed, ModelNotFound, ModelUnusable, AccessDenied, SourceUnreachable, DoesNotFit,
-        BadSetting, OknoError,
+        WindowInUse, BadSetting, OknoError,
     )
 }  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""What happens to a request, in order: Accepted, Delta*, then exactly one of Finished or Failed."""
+"""What happens to a request, in order: Accepted, Queued*, Delta*, then exactly one of Finished or
+Failed."""
 
 from __future__ import annotations
 
@@ -22,11 +23,22 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The prompt is tokenized and waits. cached_tokens is not known yet; see Usage."""
+    """The prompt is tokenized and waits. cached_tokens is not known yet; see Usage. wait_s: seconds
+    until its computing begins, as estimated now; None: nothing is known yet."""
 
     id: str
     prompt_tokens: int
     queue_position: int
+    wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """It still waits and its place has changed; wait_s as in Accepted, from now."""
+
+    id: str
+    position: int
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +90,4 @@ class Failed:
     error: ErrorInfo
 
 
-Event = Accepted | Delta | Finished | Failed
+Event = Accepted | Queued | Delta | Finished | Failed

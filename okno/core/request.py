@@ -19,6 +19,7 @@ MAX_STOP_CHARS = 512
 MAX_LOGIT_BIAS_TOKENS = 1024
 MAX_CONSTRAINT_CHARS = 64 * 1024
 MAX_INT32 = 2**31 - 1
+MAX_SALT_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,17 @@ class Constraint:
     source: str = ""
 
 
+Priority = Literal["high", "normal", "low"]
+PRIORITY_WEIGHTS: dict[Priority, float] = {"high": 4.0, "normal": 1.0, "low": 0.25}
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One sequence to complete. `n` choices are n requests that share a prompt.
 
-    client: fairness key (API key or address). created_s: Unix time, also given to the template,
-    so that a replay renders the same prompt.
+    client: fairness key (API key or address). priority: of its share of service. cache_salt:
+    prefixes are shared only among requests of the same. created_s: Unix time, also given to the
+    template, so that a replay renders the same prompt.
     """
 
     id: str
@@ -147,6 +153,8 @@ class Request:
     stop: Stop = field(default_factory=Stop)
     constraint: Constraint | None = None
     client: str = ""
+    priority: Priority = "normal"
+    cache_salt: str = ""
     created_s: float = 0.0
 
     def check(self) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from okno.core.errors import BadRequest
+
 MAX_BATCH_SIZE = 256  # sequences llama.cpp can hold (LLAMA_MAX_SEQ in llama-cparams.h)
 KVType = Literal["f16", "bf16", "f32", "q8_0", "q4_0"]
+CHANGE_BOUNDS = {"batch_size": (1, MAX_BATCH_SIZE), "ctx": (16, 2**24), "kv_pool": (16, 2**31 - 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,23 @@ class MemoryUse:
     free_bytes: int
     own_bytes: int = 0
     device_bytes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowChange:
+    """What to change of a window that is open. None: stays as it is; `auto`: okno's pick for the
+    memory that is free. A KV pool that was batch x ctx follows the two; `auto` makes it so."""
+
+    batch_size: int | Literal["auto"] | None = None
+    ctx: int | Literal["auto"] | None = None
+    kv_type: KVType | None = None
+    kv_pool: int | Literal["auto"] | None = None
+
+    def check(self) -> None:
+        """Raise BadRequest for the first field out of bounds."""
+        for name, (low, high) in CHANGE_BOUNDS.items():
+            value = getattr(self, name)
+            if isinstance(value, int) and not low <= value <= high:
+                raise BadRequest(
+                    f"`{name}` is {value:,}; {low:,} to {high:,} or `auto` is possible.", param=name
+                )

@@ -6,15 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from okno.core.request import Message
-from okno.engines.calls import Call
+from okno.core.window import WindowChange
 from okno.engines.protocol import (
     Answer,
+    Call,
     Detokenize,
     Detokenized,
     Embed,
     Embedded,
     Inspect,
     Inspection,
+    Recall,
+    Recalled,
+    Resize,
+    Resized,
     Tokenize,
     Tokenized,
 )
@@ -61,4 +66,14 @@ class CallClient(ABC):
     async def inspect(self) -> Inspection:
         answer = await self._call(Inspect)
         assert isinstance(answer, Inspection)
+        return answer
+
+    async def steps(self, last: int) -> Recalled:
+        answer = await self._call(lambda number: Recall(number, last))
+        assert isinstance(answer, Recalled)
+        return answer
+
+    async def resize(self, change: WindowChange) -> Resized:
+        answer = await self._call(lambda number: Resize(number, change))
+        assert isinstance(answer, Resized)
         return answer

@@ -1,7 +1,9 @@
-"""Questions to the worker that get one answer: tokenize, detokenize, embed, inspect.
+"""Questions to the worker that get one answer: tokenize, detokenize, embed, inspect, recall,
+resize.
 
 A call that was under way when a worker died is asked again; one that was under way at several
-deaths is a suspect and asked alone, as with streams (engines/streams.py).
+deaths is a suspect and asked alone, as with streams (engines/streams.py). Only a resize is not
+asked again: it may have taken the memory that the worker died of.
 """
 
 from __future__ import annotations
@@ -11,10 +13,8 @@ import itertools
 from dataclasses import dataclass
 
 from okno.core.errors import EngineFailed, ErrorInfo
-from okno.engines.protocol import Answer, CallFailed, Detokenize, Embed, Inspect, Tokenize
+from okno.engines.protocol import Answer, Call, CallFailed, Resize
 from okno.engines.streams import FAIL_AT, SUSPECT_AT
-
-Call = Tokenize | Detokenize | Embed | Inspect
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +26,20 @@ class _Pending:
     @property
     def suspect(self) -> bool:
         return self.strikes >= SUSPECT_AT
+
+    @property
+    def bears(self) -> int:
+        """Deaths until it fails."""
+        return 1 if isinstance(self.message, Resize) else FAIL_AT
+
+    def failed(self, reason: str) -> EngineFailed:
+        """The error of so many deaths, the last for `reason`."""
+        if isinstance(self.message, Resize):
+            return EngineFailed(
+                f"The engine died while the window was resized: {reason}. It is started again with "
+                "the old window; answers go on."
+            )
+        return EngineFailed(f"The engine died {FAIL_AT} times on this call: {reason}.")
 
 
 class Calls:
@@ -67,9 +81,9 @@ class Calls:
         active = [p for p in self._pending.values() if p not in self._held]
         for pending in active:
             pending.strikes += 1
-        condemned = [p for p in active if p.strikes >= FAIL_AT]
+        condemned = [p for p in active if p.strikes >= p.bears]
         for pending in condemned:
-            error = EngineFailed(f"The engine died {FAIL_AT} times on this call: {reason}.")
+            error = pending.failed(reason)
             self.answer(CallFailed(pending.message.call, error.info))
         return bool(condemned)
 

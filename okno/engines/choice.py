@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from okno.core.calibration import Calibration, from_json
 from okno.core.load import Load
@@ -14,7 +15,7 @@ from okno.core.plan import SpeedPlan
 from okno.core.window import KVType
 from okno.engines.auto_window import Asked, Chosen, choose_window
 from okno.engines.dry_run import DryRun
-from okno.engines.learning import StepLearner
+from okno.engines.learning import Learner, RowLearner, StepLearner
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
@@ -25,52 +26,66 @@ from okno.plan.refine import refinement_from
 from okno.plan.speed import Planner
 from okno.plan.speed_rough import computes_on_cpu, rough_calibration
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """learner None: what computes is not calibrated, so there is nothing to refine."""
+    """knows_rows: the learner starts from a calibration of what computes, or a lesson. taken: bytes
+    on devices that another model keeps."""
 
     chosen: Chosen
-    learner: StepLearner | None
+    learner: Learner
+    knows_rows: bool
+    taken: Mapping[str, int] = field(default_factory=dict)
 
 
 def choose_for(
-    options: WorkerOptions, kv_type: KVType, taken: Mapping[str, int] | None = None
+    options: WorkerOptions,
+    kv_type: KVType,
+    taken: Mapping[str, int] = NOTHING,
+    held_bytes: Mapping[str, int] | None = None,
 ) -> Choice:
     """The window for `options` here and now. taken: bytes on devices (`cpu`, or a device's id)
-    that are as good as gone. Raises ModelUnusable for a file that is no sound GGUF, BadSetting,
+    that are as good as gone. held_bytes: this process has the model loaded and serves, and holds so
+    much on accelerators: what it holds counts as free, and the engine is asked in a child, whose
+    end costs nothing. Raises ModelUnusable for a file that is no sound GGUF, BadSetting,
     DoesNotFit."""
     path = Path(options.model_path)
-    header, machine = read_header(path), _machine(taken or {})
+    header, machine = read_header(path), _machine(taken, held_bytes or NOTHING)
     asked = _asked(options, kv_type)
     known = _known_calibration(options, machine)
     refinement = refinement_from(options.refinement if known else None)
     planner = Planner(header, known or _guessed(options, machine), refinement)
-    with DryRun(path, header, in_process=True) as dry_run:
+    with DryRun(path, header, in_process=held_bytes is None) as dry_run:
         memory = Anchored(header, machine, dry_run.memory, _overhead(options))
         speed = partial(_speed, planner, asked.goal)
         chosen = choose_window(asked, header, machine, memory, speed)
-    learns = known is not None and not header.is_embedding_model
-    learner = StepLearner(planner.model(kv_type), refinement) if learns else None
-    return Choice(chosen, learner)
+    if header.is_embedding_model:
+        return Choice(chosen, RowLearner(), knows_rows=True)
+    learner = StepLearner(planner.model(kv_type), refinement, keeps=known is not None)
+    return Choice(chosen, learner, knows_rows=known is not None)
 
 
-def _machine(taken: Mapping[str, int]) -> Machine:
-    """This machine as it is without us: what this process already holds is part of the plan; and
-    without what is `taken`."""
+def _machine(taken: Mapping[str, int], held: Mapping[str, int]) -> Machine:
+    """This machine as it is without us: what this process already holds, also on accelerators
+    (`held`), is part of the plan; and without what is `taken`."""
     machine = this_machine()
     left_bytes = machine.ram.free_bytes + own_bytes() - taken.get("cpu", 0)
-    devices = tuple(_without(device, taken.get(device.id, 0)) for device in machine.devices)
+    devices = tuple(
+        _changed(device, held.get(device.id, 0) - taken.get(device.id, 0))
+        for device in machine.devices
+    )
     left_bytes -= sum(taken.get(device.id, 0) for device in devices if device.unified)
     return replace(
         machine, ram=replace(machine.ram, free_bytes=max(0, left_bytes)), devices=devices
     )
 
 
-def _without(device: Device, taken_bytes: int) -> Device:
+def _changed(device: Device, by_bytes: int) -> Device:
     if device.free_bytes is None:
         return device
-    return replace(device, free_bytes=max(0, device.free_bytes - taken_bytes))
+    return replace(device, free_bytes=max(0, device.free_bytes + by_bytes))
 
 
 def _asked(options: WorkerOptions, kv_type: KVType) -> Asked:

@@ -7,14 +7,23 @@ restarted, while the streams here only see a pause.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from okno.core.errors import ErrorInfo
 from okno.core.events import Event
 from okno.core.request import Message, Request
-from okno.core.window import MemoryUse, ModelFacts, Window
-from okno.engines.protocol import Detokenized, Embedded, Heartbeat, Inspection, Tokenized
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
+from okno.engines.protocol import (
+    Detokenized,
+    Embedded,
+    Heartbeat,
+    Inspection,
+    Recalled,
+    Resized,
+    Tokenized,
+)
+from okno.engines.tally import Tally
 
 EngineState = Literal["loading", "ready", "restarting", "quarantined", "stopped"]
 
@@ -25,7 +34,7 @@ class EngineStatus:
 
     submitted = completed + cancelled + rejected + failed + in flight, always.
     stalled: requests are in flight and no step has completed for 10 s (or the hang bound, if that
-    is shorter).
+    is shorter). tally: what the steps did, of all workers so far.
     """
 
     state: EngineState
@@ -48,6 +57,7 @@ class EngineStatus:
     generated_tokens: int
     last_death: str | None
     error: ErrorInfo | None
+    tally: Tally = field(default_factory=Tally)
 
 
 class EngineClient(Protocol):
@@ -56,9 +66,10 @@ class EngineClient(Protocol):
     def status(self) -> EngineStatus: ...
 
     def generate(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Submit and iterate: Accepted, Delta*, then one Finished. A failure before or during is
-        raised as an OknoError (ContextExceeded, QueueFull, BadConstraint, EngineFailed, ...).
-        Closing the iterator (aclose, or cancellation) cancels the request and frees its cells.
+        """Submit and iterate: Accepted, Queued*, Delta*, then one Finished. A failure before or
+        during is raised as an OknoError (ContextExceeded, QueueFull, BadConstraint, EngineFailed,
+        ...). Closing the iterator (aclose, or cancellation) cancels the request and frees its
+        cells.
         """
         ...
 
@@ -75,6 +86,15 @@ class EngineClient(Protocol):
     ) -> Embedded: ...
 
     async def inspect(self) -> Inspection: ...
+
+    async def steps(self, last: int) -> Recalled:
+        """What the last steps of the worker ran, at most `last` of them."""
+        ...
+
+    async def resize(self, change: WindowChange) -> Resized:
+        """Open another window while requests go on; `status` tells it from then on. Raises
+        BadRequest, BadSetting, DoesNotFit or WindowInUse with the numbers: the window stays."""
+        ...
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests (NotReady), wait for those in flight, at most timeout_s, then

@@ -26,7 +26,7 @@ def choose_beside_draft(options: WorkerOptions, kv_type: KVType) -> Choice:
     Raises as choose_for does."""
     alone = choose_for(options, kv_type)
     draft = draft_memory(options, alone.chosen.window)
-    taken = {device.device: device.parts.needed_bytes for device in draft.devices}
+    taken = needed_bytes(draft)
     name = Path(options.draft_path).stem
     try:
         choice = choose_for(options, kv_type, taken)
@@ -39,7 +39,7 @@ def choose_beside_draft(options: WorkerOptions, kv_type: KVType) -> Choice:
         ) from None
     note = f"draft model {name}: {size(draft.needed_bytes)} with its own KV cache"
     chosen = replace(choice.chosen, notes=(*choice.chosen.notes, note))
-    return replace(choice, chosen=chosen)
+    return replace(choice, chosen=chosen, taken=taken)
 
 
 def draft_memory(options: WorkerOptions, window: Window) -> MemoryPlan:
@@ -51,3 +51,8 @@ def draft_memory(options: WorkerOptions, window: Window) -> MemoryPlan:
                 options.gpu_layers)  # fmt: skip
     with DryRun(path, header, in_process=True) as dry_run:
         return dry_run.memory(load)
+
+
+def needed_bytes(plan: MemoryPlan) -> dict[str, int]:
+    """Of `plan`, by device."""
+    return {device.device: device.parts.needed_bytes for device in plan.devices}

@@ -8,10 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from okno.core.window import MemoryUse, ModelFacts, Window
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.drafter import Drafter
-from okno.engines.learning import StepLearner
-from okno.schedule.scheduler import Limits, Step
+from okno.engines.learning import Learner
+from okno.engines.resizing import Prepared
+from okno.schedule.step import Limits, Step
 
 
 class Vocabulary(Protocol):
@@ -74,8 +75,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def learner(self) -> StepLearner | None:
-        """Learns from the steps; None where nothing is predicted."""
+    def learner(self) -> Learner:
+        """Says what steps will take, and learns from those that ran."""
         ...
 
     @property
@@ -100,6 +101,11 @@ class Engine(Protocol):
         ...
 
     def memory(self) -> MemoryUse: ...
+
+    def prepare_resize(self, change: WindowChange) -> Prepared:
+        """The window with `change`, chosen and found to fit, not opened yet. From another thread,
+        while the engine serves. Raises BadSetting, DoesNotFit."""
+        ...
 
 
 class EngineBroken(RuntimeError):

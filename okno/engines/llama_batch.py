@@ -13,7 +13,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
-from okno.schedule.scheduler import Span
+from okno.schedule.step import Span
 
 
 class Batch:

@@ -28,8 +28,8 @@ from okno.engines.llama_numbers import FLASH
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
 from okno.schedule.row_cost import RowCost
-from okno.schedule.scheduler import Span
 from okno.schedule.sequence import IntBuffer, common_prefix
+from okno.schedule.step import Span
 
 TO_END = -1
 # Published pairs pad their vocabularies differently; so much is allowed (llama.cpp,

@@ -18,7 +18,7 @@ from okno.core.window import Window
 from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log
-from okno.schedule.scheduler import Span
+from okno.schedule.step import Span
 
 PIECE_TOKENS = 256
 
@@ -63,6 +63,10 @@ class Embedder:
             yield
         mean: NDArray[np.float32] = (total / len(ids)).astype(np.float32)
         return mean
+
+    def close(self) -> None:
+        """Free the context; an embedding under way has to begin again with another one."""
+        lib.llama_free(self._context)
 
     def _decode(self, ids: NDArray[np.int32], start: int) -> None:
         self._batch.fill([Span("", 0, start, ids, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 
 import llama_cpp.llama_cpp as lib
@@ -12,20 +13,25 @@ from numpy.typing import NDArray
 from okno.core.errors import BadRequest, BadSetting, DoesNotFit
 from okno.core.load import Load, context_sizes
 from okno.core.plan import MemoryPlan
-from okno.core.window import KVType, MemoryUse, ModelFacts, Window
+from okno.core.window import KVType, MemoryUse, ModelFacts, Window, WindowChange
+from okno.engines.auto_window import Chosen
 from okno.engines.choice import choose_for
 from okno.engines.draft_memory import choose_beside_draft
 from okno.engines.engine import EngineBroken
+from okno.engines.knee import measure_rows
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llama_embed import Embedder
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, start_backend
-from okno.engines.llama_numbers import FLASH, KV_TYPES
+from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
+from okno.engines.llama_resize import LlamaResize
+from okno.engines.llama_states import HostStates, host_bytes
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
+from okno.engines.resizing import changed_options
 from okno.inspect.cpu import usable_cores
 from okno.inspect.memory import free_memory, own_bytes
-from okno.schedule.scheduler import Copy, Limits, Operation, Step
+from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
 
 TO_END = -1  # as a position: to the end of the sequence
 SMALL_MODEL_BYTES = 32 * 2**20
@@ -37,30 +43,29 @@ class LlamaCpp:
     has its own stream: no sharing, and logits that do not depend on the neighbours."""
 
     def __init__(self, options: WorkerOptions, on_progress: Callable[[float], None]) -> None:
-        kv_type = _kv_type(options.kv_type)
-        if kv_type in ("q8_0", "q4_0") and options.flash_attention == "off":
-            raise BadSetting(
-                f"--kv-type {kv_type} needs flash attention, which is switched off. Use "
-                "--flash-attention auto, or --kv-type f16."
-            )
+        kv_type = _checked_kv_type(options)
+        self._options = options
         start_backend()
         choose = choose_beside_draft if options.draft_path else choose_for
         choice = choose(options, kv_type)
-        chosen, self.learner = choice.chosen, choice.learner
+        chosen, self.learner, self._taken = choice.chosen, choice.learner, choice.taken
         self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
         self.chat_template = self._model.chat_template
         self.adds_bos = self.vocab.adds_bos
-        self.limits = _limits(self._model, self.window, options)
+        self.limits = _limits(self._model, chosen, options)
         self.facts = _facts(self._model, self.vocab, options)
         self._threads = options.threads or _auto_threads(self._model.size_bytes)
         self._batch = Batch(self.window.step_tokens)
+        self._states = HostStates()
         self._context: lib.llama_context_p | None = None
         self._embedder: Embedder | None = None
         if not self._model.is_embedding_model:
-            self._context = self._open_context(options)
+            self._context = self.open_context(self.window, options)
             self._memory = lib.llama_get_memory(self._context)
+            if not choice.knows_rows:
+                measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
         self.drafter = self._draft_model(options) if options.draft_path else None
 
     def execute(self, step: Step) -> NDArray[np.float32]:
@@ -70,6 +75,8 @@ class LlamaCpp:
                 "Use /v1/embeddings, or serve a generative model."
             )
         self.execute_operations(step.operations)
+        if not step.spans:
+            return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
         wanted = self._batch.fill(step.spans)
         status = lib.llama_decode(self._context, self._batch.struct)
         if status != 0:
@@ -110,14 +117,71 @@ class LlamaCpp:
         )
 
     def _apply(self, operation: Operation) -> None:
-        if isinstance(operation, Copy):
-            lib.llama_memory_seq_cp(self._memory, operation.src, operation.dst, 0, operation.length)
-            return
-        if not lib.llama_memory_seq_rm(self._memory, operation.seq, operation.length, TO_END):
-            raise EngineBroken(f"sequence {operation.seq} cannot be cut to {operation.length}")
+        match operation:
+            case Copy(src, dst, length):
+                lib.llama_memory_seq_cp(self._memory, src, dst, 0, length)
+            case Truncate(seq, length):
+                if not lib.llama_memory_seq_rm(self._memory, seq, length, TO_END):
+                    raise EngineBroken(f"sequence {seq} cannot be cut to {length}")
+            case Save(seq, key):
+                self._states.save(self._context, seq, key)
+            case Restore(key, seq):
+                self._states.restore(self._context, key, seq)
+            case Forget(key):
+                self._states.forget(key)
 
-    def _open_context(self, options: WorkerOptions) -> lib.llama_context_p:
-        window = self.window
+    # Another window (engines/llama_resize.py) ------------------------------------------------
+
+    def prepare_resize(self, change: WindowChange) -> LlamaResize:
+        """See engines.engine.Engine.prepare_resize."""
+        options = changed_options(self._options, self.window, change)
+        held = on_accelerators(self._planned)
+        choice = choose_for(options, _checked_kv_type(options), self._taken, held)
+        return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
+
+    @property
+    def context(self) -> lib.llama_context_p | None:
+        """None: an embedding model, which has none of its own."""
+        return self._context
+
+    @property
+    def planned(self) -> MemoryPlan:
+        """What the load takes, predicted."""
+        return self._planned
+
+    def become(
+        self, resize: LlamaResize, context: lib.llama_context_p | None
+    ) -> lib.llama_context_p | None:
+        """Go on with `context`, opened for `resize`. Returns the one that served until now."""
+        chosen, before = resize.choice.chosen, self._context
+        if chosen.window.kv_type != self.window.kv_type:
+            self.learner = resize.choice.learner
+        if chosen.window.ctx != self.window.ctx and self._embedder is not None:
+            self._embedder.close()
+            self._embedder = None
+        self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
+        self.limits, self._options = resize.limits, resize.options
+        self._batch = Batch(self.window.step_tokens)
+        self._hold(context)
+        return before
+
+    def close_context(self) -> None:
+        """Free it; nothing can be computed until another one is there."""
+        if self._context is not None:
+            lib.llama_free(self._context)
+            self._context = None
+
+    def reopen(self) -> None:
+        """The context of this window again, empty. Raises DoesNotFit."""
+        self._hold(self.open_context(self.window, self._options))
+
+    def _hold(self, context: lib.llama_context_p | None) -> None:
+        self._context = context
+        if context is not None:
+            self._memory = lib.llama_get_memory(context)
+
+    def open_context(self, window: Window, options: WorkerOptions) -> lib.llama_context_p:
+        """A new context on the loaded model. Raises DoesNotFit."""
         load = _load(window, options)
         sizes = context_sizes(load, shares_prefixes=self._model.has_plain_attention)
         params = lib.llama_context_default_params()
@@ -156,11 +220,14 @@ def _auto_threads(size_bytes: int) -> int:
     return 1 if size_bytes < SMALL_MODEL_BYTES else usable_cores()
 
 
-def _kv_type(name: str) -> KVType:
-    for known in KV_TYPES:
-        if known == name:
-            return known
-    raise BadSetting(f"KV type {name!r} is unknown; possible are {', '.join(KV_TYPES)}.")
+def _checked_kv_type(options: WorkerOptions) -> KVType:
+    kv_type = kv_type_named(options.kv_type)
+    if kv_type in ("q8_0", "q4_0") and options.flash_attention == "off":
+        raise BadSetting(
+            f"--kv-type {kv_type} needs flash attention, which is switched off. Use "
+            "--flash-attention auto, or --kv-type f16."
+        )
+    return kv_type
 
 
 def _load(window: Window, options: WorkerOptions) -> Load:
@@ -168,7 +235,9 @@ def _load(window: Window, options: WorkerOptions) -> Load:
                 options.kv_unified)  # fmt: skip
 
 
-def _limits(model: LlamaModel, window: Window, options: WorkerOptions) -> Limits:
+def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits:
+    window = chosen.window
+    parts = [device.parts for device in chosen.memory.devices]
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
     sizes = context_sizes(_load(window, options), shares_prefixes=plain)
@@ -179,6 +248,9 @@ def _limits(model: LlamaModel, window: Window, options: WorkerOptions) -> Limits
         copies=shares,
         truncates=plain,
         parks=options.prefix_cache,
+        host_bytes=host_bytes(chosen.memory) if options.swap_bytes is None else options.swap_bytes,
+        cell_bytes=-(-sum(part.kv_bytes for part in parts) // window.kv_pool_tokens),
+        state_bytes=-(-sum(part.state_bytes for part in parts) // sizes.n_seq_max),
         outputs=sizes.n_outputs_max,
     )
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from queue import Empty, SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
 from okno.core.errors import OknoError
-from okno.core.events import Accepted, Failed
+from okno.core.events import Failed
 from okno.engines.arrivals import Arrivals
 from okno.engines.engine import Engine
+from okno.engines.meter import Moments, StepMeter
 from okno.engines.protocol import (
     CallFailed,
     CancelCall,
@@ -23,14 +25,20 @@ from okno.engines.protocol import (
     Inspection,
     Slot,
 )
+from okno.engines.queue_watch import QueueWatch
+from okno.engines.resizing import ResizeJob, carry_out
+from okno.engines.sampling_batch import Answer, sample_all
 from okno.engines.speculation import Speculation
 from okno.engines.task import Task
-from okno.schedule.pacer import Pacer
-from okno.schedule.scheduler import Sampled, Scheduler, Step
+from okno.schedule.cost import Ahead
+from okno.schedule.pacer import Pacer, Target
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Sampled, Step
 
 IDLE_WAIT_S = 0.5
 WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call
+RESIZE_PATIENCE = 10.0  # a large context is opened in one call
 
 
 @dataclass(slots=True)
@@ -52,7 +60,7 @@ class Leave:
     id: str
 
 
-Work = Task | Leave | EmbedJob | CancelCall | Inspect
+Work = Task | Leave | EmbedJob | CancelCall | Inspect | ResizeJob
 
 
 class EngineLoop:
@@ -65,6 +73,7 @@ class EngineLoop:
         send: Callable[[FromWorker], None],
         clock: Callable[[], float],
         speculation: Speculation | None = None,
+        target_itl_s: float | None = None,
     ) -> None:
         self.engine = engine
         self.speculation = speculation
@@ -74,9 +83,13 @@ class EngineLoop:
         self.loops = self.steps = self.rows = 0
         self.live = self.waiting = self.used_cells = 0  # read by the heartbeat's thread
         self.patience = 1.0
+        self.meter = StepMeter(clock())
+        self._queue = QueueWatch(self.meter.lately)
         self._send = send
         self._clock = clock
-        self._pacer = Pacer(engine.window.step_tokens)
+        self.sample = sample_all
+        self._target = Target(target_itl_s)
+        self._pacer = self._new_pacer()
         self._tasks: dict[str, Task] = {}
         self._embeds: list[EmbedJob] = []
         self._events = Events()
@@ -90,10 +103,13 @@ class EngineLoop:
         """One pass: take what arrived, one step, one piece of embedding, send the events."""
         self.loops += 1
         self._receive()
+        self._tell_waiting()
         began = self._clock()
         step = self._schedule()
         if step.spans:
-            self._execute(step)
+            self._execute(step, began)
+        else:
+            self.meter.idle()
         if self._embeds:
             self._embed_piece()
         self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
@@ -127,15 +143,21 @@ class EngineLoop:
                 self._embeds = [job for job in self._embeds if job.call != call]
             case Inspect(call):
                 self._send(self._inspection(call))
+            case ResizeJob():
+                self._resize(work)
 
     def _admit(self, task: Task) -> None:
         if not self.arrivals.arrived(task.id):
             return
+        try:
+            task.fit(self.engine.window.ctx)
+        except OknoError as error:
+            self._events.failed.append(Failed(task.id, error.info))
+            return
         task.clock.queued = self._clock()
         self._tasks[task.id] = task
         self.scheduler.add(task.sequence)
-        position = self.scheduler.position(task.id)
-        self._events.accepted.append(Accepted(task.id, task.sequence.prompt_tokens, position))
+        self._queue.arrived(task.id)
 
     def _leave(self, id: str) -> None:
         if self._tasks.pop(id, None) is not None:
@@ -143,54 +165,105 @@ class EngineLoop:
         else:
             self.arrivals.gone(id)
 
+    def _tell_waiting(self) -> None:
+        told = self._queue.look(self.scheduler, self._clock())
+        self._events.accepted += told.accepted
+        self._events.queued += told.queued
+
+    def _resize(self, job: ResizeJob) -> None:
+        """Between two steps: the window of `job`, or the reason why it stays."""
+        if not self.arrivals.arrived(job.call):
+            job.outcome.put(None)
+            return
+        self.patience = RESIZE_PATIENCE
+        try:
+            job.outcome.put(carry_out(job.prepared, self.scheduler, self._clock))
+        except OknoError as error:
+            job.outcome.put(error)
+        else:
+            self._pacer = self._new_pacer()
+            self.meter.idle()  # the pause is no part of a step
+            for embed in self._embeds:
+                embed.running = None  # its context may be gone
+        finally:
+            self.patience = 1.0
+
     # One step --------------------------------------------------------------------------------
 
     def _schedule(self) -> Step:
-        prompt_rows = self._prompt_rows()
-        drafts = self.speculation.propose(self.scheduler, prompt_rows) if self.speculation else None
-        return self.scheduler.schedule(self.engine.window.step_tokens, prompt_rows, drafts)
+        drafts = None
+        if self.speculation is not None:
+            rows = self._prompt_rows(self.scheduler.ahead())
+            drafts = self.speculation.propose(self.scheduler, rows)
+        self.meter.allowed = None
+        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows, drafts)
 
-    def _prompt_rows(self) -> int:
-        """How many rows of prompts (or of texts to embed) the next engine call may take."""
-        decoding = any(sequence.decoding for sequence in self.scheduler.live.values())
-        return self._pacer.prompt_rows(mixed=decoding)
+    def _prompt_rows(self, ahead: Ahead) -> int:
+        """How many rows of prompts the step ahead may take."""
+        if not ahead.prompt_tokens:
+            return 0
+        self.meter.allowed = rows = self._pacer.prompt_rows(ahead)
+        return rows
 
-    def _execute(self, step: Step) -> None:
+    def _new_pacer(self) -> Pacer:
+        """For the engine as it is now."""
+        return Pacer(self.engine.window.step_tokens, self.engine.learner, self._target)
+
+    def _embed_rows(self) -> int:
+        """How many rows of texts to embed the next engine call may take."""
+        return self._pacer.prompt_rows(self.scheduler.ahead())
+
+    def _execute(self, step: Step, began: float) -> None:
+        record = self.meter.opened(
+            step, self._tasks, self.scheduler, self.engine.window.step_tokens
+        )
         started = self._clock()
         for span in step.spans:
-            clock = self._tasks[span.id].clock
-            if clock.started is None:
-                clock.started = started
+            task = self._tasks[span.id]
+            if task.clock.started is None:
+                task.clock.started = started
+                self.meter.started(task.sequence)
         logits = self.engine.execute(step)
         now = self._clock()
         self.steps += 1
         self.rows += step.rows
-        if step.rows > step.outputs:
-            self._pacer.learn(step.rows, now - started)
         used_cells = self.scheduler.pool.used
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
         if self.speculation is not None:
             self.speculation.learn(step, sampled, used_cells)
-        if self.engine.learner is not None:
-            self.engine.learner.learn(step, used_cells, self._clock() - started)
+        booked = self._clock()
+        self.engine.learner.learn(step, used_cells, booked - started)
+        at = Moments(began, started, now, booked)
+        self.meter.closed(record, sampled, at, self.scheduler)
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
-        sampled: dict[str, Sampled] = {}
+        """First all choices that depend on no other, together; then each task takes its own."""
         wanting = [span for span in step.spans if span.logits]
-        at = 0
-        for span in wanting:
-            rows = logits[at : at + span.logits]
-            sampled[span.id] = self._next_tokens(self._tasks[span.id], rows, span.drafts, now)
-            at += span.logits
+        firsts = list(accumulate((span.logits for span in wanting), initial=0))[:-1]
+        asks = [
+            self._tasks[span.id].asks(first, span.logits)
+            for span, first in zip(wanting, firsts, strict=True)
+        ]
+        answers = iter(self.sample(logits, [ask for some in asks for ask in some]))
+        sampled: dict[str, Sampled] = {}
+        for span, first, some in zip(wanting, firsts, asks, strict=True):
+            task, mine = self._tasks[span.id], list(islice(answers, len(some)))
+            rows = logits[first : first + span.logits]
+            sampled[span.id] = self._next_tokens(task, rows, span.drafts, mine, now)
         return sampled
 
     def _next_tokens(
-        self, task: Task, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float
+        self,
+        task: Task,
+        rows: NDArray[np.float32],
+        drafts: NDArray[np.int32],
+        answers: list[Answer],
+        now: float,
     ) -> Sampled:
         """The sampled tokens; none when the sequence failed."""
         try:
-            delta = task.sample(rows, drafts, now)
+            delta = task.sample(rows, drafts, answers, now)
         except OknoError as error:
             del self._tasks[task.id]
             self._events.failed.append(Failed(task.id, error.info))
@@ -199,11 +272,12 @@ class EngineLoop:
         if task.finished is not None:
             del self._tasks[task.id]
             self._events.finished.append(task.finished)
+            self.meter.answered(task.finished)
         return Sampled(delta.tokens, ended=task.finished is not None)
 
     def _flush(self) -> None:
         events = self._events
-        if events.accepted or events.deltas or events.finished or events.failed:
+        if events.accepted or events.queued or events.deltas or events.finished or events.failed:
             self._events = Events()
             self._send(events)
 
@@ -212,7 +286,7 @@ class EngineLoop:
     def _embed_piece(self) -> None:
         job = self._embeds[0]
         if job.running is None:
-            job.running = self.engine.embed(job.inputs[len(job.done)], self._prompt_rows)
+            job.running = self.engine.embed(job.inputs[len(job.done)], self._embed_rows)
         if self.engine.facts.is_embedding_model:
             self.patience = WHOLE_INPUT_PATIENCE
         try:
@@ -244,7 +318,7 @@ class EngineLoop:
             scheduler.pool.used,
             scheduler.pool.size,
             self.steps,
-            learner.refinement.to_json() if (learner := self.engine.learner) else None,
+            self.engine.learner.lesson(),
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence as Tokens
 from llguidance import LLTokenizer
 
 from okno.core.errors import BadConstraint, BadRequest
-from okno.core.request import Constraint, Request
+from okno.core.request import PRIORITY_WEIGHTS, Constraint, Request
 from okno.engines.constraints import GrammarCompiler, Matcher, make_tokenizer
 from okno.engines.engine import Engine
 from okno.engines.prompt import PromptEncoder
@@ -79,6 +79,8 @@ class Preparer:
             max_tokens=min(ctx, room),
             emitted=emitted,
             client=request.client,
+            salt=request.cache_salt,
+            weight=PRIORITY_WEIGHTS[request.priority],
         )
 
     def _sampler(self, request: Request, prompt: Tokens[int]) -> Sampler:

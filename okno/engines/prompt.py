@@ -35,9 +35,9 @@ class PromptEncoder:
     """Thread-safe: the vocabulary is only read, the sandbox has its own lock."""
 
     def __init__(self, engine: Engine, sandbox: Sandbox) -> None:
+        self._engine = engine
         self._vocab = engine.vocab
         self._facts = engine.facts
-        self._ctx = engine.window.ctx
         self._adds_bos = engine.adds_bos
         self._template = engine.chat_template or FALLBACK_TEMPLATE
         self._sandbox = sandbox
@@ -82,19 +82,12 @@ class PromptEncoder:
 
     def exceeded(self, n_prompt_tokens: int, param: str, how_exact: str = "") -> ContextExceeded:
         """The error of a prompt that leaves no room for an answer."""
-        return ContextExceeded(
-            f"The prompt has {how_exact}{n_prompt_tokens:,} tokens and the context window is "
-            f"{self._ctx:,}, which must hold the prompt and at least one token of the answer. "
-            "Shorten the conversation, or serve with a larger --ctx.",
-            param=param,
-            n_prompt_tokens=n_prompt_tokens,
-            n_ctx=self._ctx,
-        )
+        return context_exceeded(n_prompt_tokens, self._engine.window.ctx, param, how_exact)
 
     def _check_length(self, text: str, param: str) -> None:
         """Refuse what cannot fit however it is tokenized, before spending time on it."""
         at_least = -(-len(text.encode()) // self._longest_piece)
-        if at_least >= self._ctx:
+        if at_least >= self._engine.window.ctx:
             raise self.exceeded(at_least, param, "at least ")
 
     def _with_bos(self, tokens: list[int]) -> list[int]:
@@ -111,6 +104,20 @@ class PromptEncoder:
             for name in ("bos", "eos")
             if name in ids
         }
+
+
+def context_exceeded(
+    n_prompt_tokens: int, ctx: int, param: str, how_exact: str = ""
+) -> ContextExceeded:
+    """The error of a prompt that leaves no room for an answer in a window of `ctx`."""
+    return ContextExceeded(
+        f"The prompt has {how_exact}{n_prompt_tokens:,} tokens and the context window is "
+        f"{ctx:,}, which must hold the prompt and at least one token of the answer. "
+        "Shorten the conversation, or serve with a larger --ctx.",
+        param=param,
+        n_prompt_tokens=n_prompt_tokens,
+        n_ctx=ctx,
+    )
 
 
 class _Nonce:

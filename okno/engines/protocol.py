@@ -12,9 +12,11 @@ from typing import Any, Literal
 import msgspec
 
 from okno.core.errors import ErrorInfo
-from okno.core.events import Accepted, Delta, Failed, Finished
+from okno.core.events import Accepted, Delta, Failed, Finished, Queued
 from okno.core.request import Message, Request
-from okno.core.window import MemoryUse, ModelFacts, Window
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
+from okno.engines.steps import StepRecord
+from okno.engines.tally import Tally
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 HEADER = struct.Struct("<I")
@@ -24,10 +26,13 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a worker needs to load a model. batch_size, ctx, threads None mean `auto`.
 
     engine `scripted` loads no file (see engines/scripted.py). queue_limit: waiting requests.
-    prefer, max_ttft_s, min_tok_s steer `auto`; calibration (core/calibration.py, as JSON),
+    swap_bytes: host memory for states that lose their cells (None: auto).
+    prefer, max_ttft_s, min_tok_s steer `auto`; target_itl_s: the gap between tokens that prompts of
+    others may cost (None: auto, 0: no limit); calibration (core/calibration.py, as JSON),
     refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
-    model, None: nothing yet. speculate: who guesses next tokens; draft_path: a draft model's file,
-    empty: none; it guesses at most draft_tokens at once.
+    model, None: nothing yet. trace: send the record of every step.
+    speculate: who guesses next tokens; draft_path: a draft model's file, empty: none; it guesses at
+    most draft_tokens at once.
     """
 
     model_path: str
@@ -45,14 +50,17 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flash_attention: Literal["auto", "on", "off"] = "auto"
     queue_limit: int = 256
     prefix_cache: bool = True
+    swap_bytes: int | None = None
     template_timeout_s: float = 2.0
     script: str = ""
     prefer: Literal["speed", "quality", "context", "users"] = "speed"
     max_ttft_s: float | None = None
     min_tok_s: float | None = None
+    target_itl_s: float | None = None
     calibration: dict[str, Any] | None = None
     refinement: list[list[float]] | None = None
     process_bytes: int | None = None
+    trace: bool = False
     speculate: Literal["auto", "lookup", "draft", "off"] = "auto"
     draft_path: str = ""
     draft_tokens: int = 8
@@ -116,11 +124,26 @@ class Inspect(msgspec.Struct, tag="inspect"):
     call: int
 
 
+class Recall(msgspec.Struct, tag="recall"):
+    """Ask for the records of the last steps, so many at most."""
+
+    call: int
+    last: int
+
+
+class Resize(msgspec.Struct, tag="resize"):
+    """Open another window for the loaded model, while requests go on."""
+
+    call: int
+    change: WindowChange
+
+
 class Shutdown(msgspec.Struct, tag="shutdown"):
     """Exit now (draining is the server's business)."""
 
 
-ToWorker = Submit | Cancel | Tokenize | Detokenize | Embed | CancelCall | Inspect | Shutdown
+Call = Tokenize | Detokenize | Embed | Inspect | Recall | Resize
+ToWorker = Submit | Cancel | Call | CancelCall | Shutdown
 
 
 # Worker to server ------------------------------------------------------------------------------
@@ -151,6 +174,7 @@ class Events(msgspec.Struct, tag="events"):
     """What one step brought, per request, in order. Kept apart by kind for cheap encoding."""
 
     accepted: list[Accepted] = []
+    queued: list[Queued] = []
     deltas: list[Delta] = []
     finished: list[Finished] = []
     failed: list[Failed] = []
@@ -161,7 +185,8 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
 
     `loops` counts every pass of the loop, also idle ones: a live loop always moves it, unless
     a single step is under way. steps: engine calls; rows: tokens computed in all. patience: by how
-    much the hang bound is to be stretched (work under way that cannot be cut into pieces).
+    much the hang bound is to be stretched (work under way that cannot be cut into pieces). tally:
+    what all steps of this worker did.
     """
 
     loops: int
@@ -173,6 +198,15 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
     pool_cells: int
     process_bytes: int
     patience: float = 1.0
+    tally: Tally = msgspec.field(default_factory=Tally)
+
+
+class Traced(msgspec.Struct, tag="traced"):
+    """The steps since the last of these, with WorkerOptions.trace. began_s: the moment of the
+    machine's monotonic clock from which their times count; each worker has its own."""
+
+    began_s: float
+    steps: list[StepRecord]
 
 
 class Slot(msgspec.Struct):
@@ -197,6 +231,14 @@ class Inspection(msgspec.Struct, tag="inspection"):
     pool_cells: int
     steps: int
     refinement: list[list[float]] | None = None
+
+
+class Recalled(msgspec.Struct, tag="recalled"):
+    """Answer to Recall: the last steps, oldest first. count: steps of this worker in all."""
+
+    call: int
+    steps: list[StepRecord]
+    count: int
 
 
 class Tokenized(msgspec.Struct, tag="tokenized"):
@@ -225,6 +267,34 @@ class Embedded(msgspec.Struct, tag="embedded"):
     note: str
 
 
+class ResizeCounts(msgspec.Struct, frozen=True):
+    """What a resize did. pause_s: no step ran so long. staged: the old context was freed before the
+    new one was opened. state_bytes: copied. Live sequences: moved with their state; waiting_again,
+    for a slot or cells; recomputed, because states could not be moved. parked: prefixes kept of
+    those that were there (parked_before) or were set aside."""
+
+    pause_s: float = 0.0
+    staged: bool = False
+    state_bytes: int = 0
+    moved: int = 0
+    waiting_again: int = 0
+    recomputed: int = 0
+    parked_before: int = 0
+    parked: int = 0
+
+
+class Resized(msgspec.Struct, tag="resized"):
+    """Answer to Resize: the window is `window` now. needed_bytes: predicted, of the whole load."""
+
+    call: int
+    before: Window
+    window: Window
+    memory: MemoryUse
+    needed_bytes: int
+    notes: tuple[str, ...]
+    counts: ResizeCounts
+
+
 class CallFailed(msgspec.Struct, tag="call_failed"):
     """Answer to any call that could not be done."""
 
@@ -232,8 +302,8 @@ class CallFailed(msgspec.Struct, tag="call_failed"):
     error: ErrorInfo
 
 
-Answer = Tokenized | Detokenized | Embedded | Inspection | CallFailed
-FromWorker = Loading | Ready | LoadFailed | Events | Heartbeat | Answer
+Answer = Tokenized | Detokenized | Embedded | Inspection | Recalled | Resized | CallFailed
+FromWorker = Loading | Ready | LoadFailed | Events | Heartbeat | Traced | Answer
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

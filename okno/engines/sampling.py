@@ -3,6 +3,8 @@
 Order, as llama.cpp's default chain: mask and banned tokens, logit bias, repetition, frequency and
 presence penalties, top_k, typical_p, top_p, min_p, temperature, draw. Each truncation sees the
 distribution renormalised over what the one before it left.
+
+Here is what a sequence remembers; draws.py chooses, for one row as for many.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +20,15 @@ from numpy.typing import NDArray
 from okno.core.errors import BadRequest, EngineFailed
 from okno.core.events import TokenLogprob
 from okno.core.request import Sampling
+from okno.engines.draws import Mask, NoTokenAllowed, Row, choose, distribution
+from okno.engines.race import Ids, Logits, block_maxima, key_of, stream_of
+from okno.engines.truncation import highest
 
-CANDIDATE_NATS = 30.0
-_LARGEST = 1e300
-_SORTABLE = 1024
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+__all__ = ["Mask", "NoTokenAllowed", "SampledToken", "Sampler"]
+
+_LARGEST = 3e38  # of float32, rounded down
 
 Floats = NDArray[np.float64]
-Ids = NDArray[np.intp]
-Logits = NDArray[np.float32]
-Values = NDArray[np.float32] | NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
-
-class NoTokenAllowed(EngineFailed):
-    """Mask, bans and the model's own -inf together leave no token; the sequence cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +71,21 @@ class Sampler:
         _check_bias(sampling, n_vocab)
         self._s = sampling
         self._n_vocab = n_vocab
-        self._seed = seed % 2**128
+        self._stream = stream_of(seed)
         self._piece_of = piece_of
         self._banned = np.array(sorted(banned), dtype=np.intp)
+        self._banned_values = np.full(len(self._banned), -np.inf, dtype=np.float32)
         self._bias_ids = np.array(list(sampling.logit_bias), dtype=np.intp)
         self._bias = np.array(list(sampling.logit_bias.values()), dtype=np.float64)
         self._recent = _Recent(sampling, prompt)
         self._counts = _TokenBag()
         self._counting = sampling.frequency_penalty != 0 or sampling.presence_penalty != 0
         self.generated = 0
+
+    @property
+    def looks_back(self) -> bool:
+        """What it chooses depends on the tokens accepted before, not only on their number."""
+        return self._counting or self._recent.looks_back
 
     def accept(self, token: int) -> None:
         """Record a generated (or replayed) token."""
@@ -94,72 +95,49 @@ class Sampler:
             self._counts.add(token)
 
     def sample(self, logits: Logits, mask: Mask | None = None) -> SampledToken:
-        """Choose the next token. logits: (n_vocab,), never modified; mask: (n_vocab,), True is
-        allowed. temperature 0 takes the best token, of equals the lowest id.
+        """Choose the next token. logits: (n_vocab,), writable, as before afterwards; mask:
+        (n_vocab,), True is allowed. temperature 0 takes the best token, of equals the lowest id.
 
         Raises NoTokenAllowed, and EngineFailed if the logits hold NaN or +inf.
         """
+        [token] = choose(logits[None], [self.row(logits, 0, mask)])
+        if isinstance(token, EngineFailed):
+            raise token
+        return self.sampled(logits, token)
+
+    def row(self, logits: Logits, at: int, mask: Mask | None = None, ahead: int = 0) -> Row:
+        """What `choose` needs for the next token, or (if not `looks_back`) for the one `ahead`
+        tokens later. logits: (n_vocab,), row `at` of the step's."""
         if logits.shape != (self._n_vocab,):
             raise ValueError(f"logits of shape {logits.shape}, expected ({self._n_vocab},)")
-        token = self._greedy(logits, mask) if self._s.temperature == 0 else self._draw(logits, mask)
+        key = key_of(self._stream, self.generated + ahead)
+        return Row(at, self._s, key, *self._edits(logits), mask)
+
+    def sampled(self, logits: Logits, token: int) -> SampledToken:
+        """A chosen token with what was asked to be known about it."""
         if self._s.logprobs is None:
             return SampledToken(token)
         return SampledToken(token, self._logprobs(logits, token, self._s.logprobs))
 
     def distribution(self, logits: Logits, mask: Mask | None = None) -> tuple[Ids, Floats]:
         """The tokens that can be drawn, in the order of their ids, and their probabilities.
+        temperature must be above 0."""
+        return distribution(logits[None], self.row(logits, 0, mask))
 
-        Tokens more than 30 * max(1, temperature) nats below the best may be left out first: all
-        together they hold at most n_vocab * e^-30 of the mass, 1e-8 at 128k tokens. Exponentials
-        are taken in float32 where the logits are (2e-6 relative), sums in float64.
-        temperature must be above 0.
-        """
-        ids, weights = self._weights(logits, mask)
-        kept = np.flatnonzero(weights)
-        probabilities = weights[kept].astype(np.float64)
-        return kept if ids is None else ids[kept], probabilities / probabilities.sum()
-
-    def _weights(self, logits: Logits, mask: Mask | None) -> tuple[Ids | None, Values]:
-        """Candidate ids (None: all, in order) and their unnormalised probabilities."""
-        adjusted = self._adjusted(logits, mask)
-        best = _checked_best(logits, adjusted.max())
-        ids = _candidates(adjusted, best, self._s)
-        x = (adjusted if ids is None else adjusted[ids]) - adjusted.dtype.type(best)
-        kept = _truncate(x, self._s)
-        if kept is not None:
-            ids, x = kept if ids is None else ids[kept], x[kept]
-        with np.errstate(over="ignore"):
-            return ids, np.exp((x - x.max()) / x.dtype.type(max(self._s.temperature, 1e-30)))
-
-    def _greedy(self, logits: Logits, mask: Mask | None) -> int:
-        adjusted = self._adjusted(logits, mask)
-        token = int(adjusted.argmax())
-        _checked_best(logits, adjusted[token])
-        return token
-
-    def _draw(self, logits: Logits, mask: Mask | None) -> int:
-        ids, weights = self._weights(logits, mask)
-        at = _first_arrival(weights, ids, self._key())
-        return at if ids is None else int(ids[at])
-
-    def _key(self) -> np.uint64:
-        """64 bits, a pure function of (seed, number of generated tokens)."""
-        return np.uint64(np.random.Philox(key=self._seed, counter=self.generated).random_raw())
-
-    def _adjusted(self, logits: Logits, mask: Mask | None) -> Values:
-        """Logits after mask, bans, bias and penalties: a copy, or `logits` if nothing applies."""
+    def _edits(self, logits: Logits) -> tuple[Ids, Logits]:
+        """The entries that bans, bias and penalties change, and what they become."""
         repeated, counted = self._recent.ids, self._counts.ids
-        unchanged = not (len(self._banned) or len(self._bias) or len(repeated) or len(counted))
-        if unchanged:
-            return logits if mask is None else np.where(mask, logits, np.float32(-np.inf))
-        x = logits.astype(np.float64)
-        x[self._bias_ids] += self._bias
-        _penalise_repetition(x, repeated, self._s.repetition_penalty)
-        x[counted] -= self._counts.counts * self._s.frequency_penalty + self._s.presence_penalty
-        if mask is not None:
-            x[~mask] = -np.inf
-        x[self._banned] = -np.inf
-        return x
+        if not (len(self._bias) or len(repeated) or len(counted)):
+            return self._banned, self._banned_values
+        ids = np.unique(np.concatenate([self._banned, self._bias_ids, repeated, counted]))
+        x = logits[ids].astype(np.float64)
+        x[np.searchsorted(ids, self._bias_ids)] += self._bias
+        _penalise_repetition(x, np.searchsorted(ids, repeated), self._s.repetition_penalty)
+        x[np.searchsorted(ids, counted)] -= (
+            self._counts.counts * self._s.frequency_penalty + self._s.presence_penalty
+        )
+        x[np.searchsorted(ids, self._banned)] = -np.inf
+        return ids, x.astype(np.float32)
 
     def _logprobs(self, logits: Logits, token: int, n_top: int) -> TokenLogprob:
         best = logits.max()
@@ -168,8 +146,17 @@ class Sampler:
         def entry(i: int, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
             return TokenLogprob(i, self._piece_of(i), float(logits[i]) - total, top)
 
-        order = sorted(_top_k(logits, n_top), key=lambda i: (-logits[i], i)) if n_top else []
-        return entry(token, tuple(entry(int(i)) for i in order if logits[i] != -np.inf))
+        order = _best_ids(logits, n_top) if n_top else []
+        return entry(token, tuple(entry(i) for i in order))
+
+
+def _best_ids(logits: Logits, count: int) -> list[int]:
+    """The most probable tokens, best first, of equals the lower id; impossible ones left out."""
+    values = highest(logits, block_maxima(logits), count)
+    least = values[min(count, len(values)) - 1]
+    ids = np.flatnonzero(logits >= least) if least > -np.inf else np.flatnonzero(logits > least)
+    order: list[int] = ids[np.argsort(-logits[ids], kind="stable")].tolist()
+    return order[:count]
 
 
 def _check_bias(sampling: Sampling, n_vocab: int) -> None:
@@ -181,117 +168,12 @@ def _check_bias(sampling: Sampling, n_vocab: int) -> None:
             )
 
 
-def _checked_best(logits: Logits, best: np.floating) -> float:
-    """`best` as a float, or the error it stands for (numpy's max is NaN if any value is)."""
-    if best == -np.inf and not np.isnan(logits).any() and logits.max() < np.inf:
-        raise NoTokenAllowed(
-            "No token is allowed here: the constraint, the banned tokens and the model leave none."
-        )
-    if not np.isfinite(best):
-        raise EngineFailed("The model produced NaN or infinite logits; its file may be damaged.")
-    return float(best)
-
-
-def _penalise_repetition(x: Floats, ids: Ids, penalty: float) -> None:
+def _penalise_repetition(x: Floats, at: Ids, penalty: float) -> None:
     """llama.cpp (llama_sampler_penalties): divide positive logits, multiply the others."""
-    if len(ids):
-        values = x[ids]
-        with np.errstate(over="ignore"):
-            x[ids] = np.where(values > 0, np.minimum(values / penalty, _LARGEST), values * penalty)
-
-
-def _candidates(x: Values, best: float, s: Sampling) -> Ids | None:
-    """Tokens worth looking at, ascending: the top_k, or those near the best. None: all."""
-    if 0 < s.top_k < len(x):
-        ids = _top_k(x, s.top_k)
-        return ids[x[ids] > -np.inf]
-    near = x >= best - CANDIDATE_NATS * max(1.0, s.temperature)
-    mostly = np.count_nonzero(near) > len(x) // 4
-    return None if mostly and x.min() > -np.inf else np.flatnonzero(near)
-
-
-def _truncate(x: Values, s: Sampling) -> Ids | None:
-    """Positions that typical_p, top_p and min_p leave, ascending; None: all of them."""
-    kept: Ids | None = None
-    if s.typical_p < 1:
-        kept = _typical(x, s.typical_p)
-    if s.top_p < 1:
-        kept = _narrow(kept, x, lambda y: _shortest_run(y, _softmax(y), s.top_p))
-    if s.min_p > 0:
-        kept = _narrow(kept, x, lambda y: np.flatnonzero(y >= y.max() + math.log(s.min_p)))
-    return kept
-
-
-def _narrow(kept: Ids | None, x: Values, choose: Callable[[Values], Ids]) -> Ids:
-    return choose(x) if kept is None else kept[choose(x[kept])]
-
-
-def _softmax(x: Values) -> Values:
-    p = np.exp(x - x.max())
-    return cast(Values, p / p.dtype.type(p.sum(dtype=np.float64)))
-
-
-def _typical(x: Values, typical_p: float) -> Ids:
-    """Locally typical sampling (Meister et al. 2022): closest to the entropy first."""
-    p = _softmax(x).astype(np.float64)
-    surprisal = float(x.max()) - math.log(float(p.max())) - x.astype(np.float64)
-    return _shortest_run(-np.abs(surprisal - float(p @ surprisal)), p, typical_p)
-
-
-def _top_k(x: Values, k: int) -> Ids:
-    """Ids of the k highest (all, if there are fewer), ascending; of equals the lower id."""
-    k = min(k, len(x))
-    best = x.max()
-    for width in (4.0, 16.0, math.inf):
-        near = np.flatnonzero(x >= best - x.dtype.type(width))
-        if len(near) >= k:
-            break
-    values = x[near]
-    least = np.partition(values, len(values) - k)[len(values) - k]
-    above = near[values > least]
-    return np.sort(np.concatenate([above, near[values == least][: k - len(above)]]))
-
-
-def _shortest_run(score: Values, mass: Values, need: float) -> Ids:
-    """Positions, ascending, of the shortest run from the highest score down (of equals the lower
-    position first) whose mass reaches `need`; at least one.
-
-    Halves the range of scores until few enough are left to sort: linear time, exact.
-    """
-    taken: list[Ids] = []
-    left = np.arange(len(score))
-    low, high = float(score.min()), float(score.max())
-    middle = high - 8.0 if high - 8.0 > low else (low + high) / 2
-    while len(left) > _SORTABLE and low < middle < high:
-        is_upper = score[left] >= middle
-        upper = left[is_upper]
-        upper_mass = float(mass[upper].sum(dtype=np.float64))
-        if upper_mass >= need:
-            left, low = upper, middle
-        else:
-            taken.append(upper)
-            left, high, need = left[~is_upper], middle, need - upper_mass
-        middle = (low + high) / 2
-    left = left[np.argsort(-score[left], kind="stable")]
-    reached = int(np.searchsorted(np.cumsum(mass[left], dtype=np.float64), need, side="left"))
-    return np.sort(np.concatenate([*taken, left[: reached + 1]]))
-
-
-def _first_arrival(weights: Values, ids: Ids | None, key: np.uint64) -> int:
-    """The position that wins a race in which position i arrives after an exponential time of rate
-    weights[i]; it wins with probability weights[i] / sum. The times depend on (key, token id)."""
-    names = np.arange(len(weights)) if ids is None else ids
-    with np.errstate(divide="ignore"):
-        return int(np.argmin(-np.log(_uniform(key, names)) / weights))
-
-
-def _uniform(key: np.uint64, names: Ids) -> Floats:
-    """One number in (0, 1) per name: SplitMix64's finaliser (Steele et al., OOPSLA 2014)."""
-    x = (names.astype(np.uint64) + np.uint64(1)) * _GOLDEN + key
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return ((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    if len(at):
+        values = x[at]
+        with np.errstate(over="ignore"):  # a penalty near 0
+            x[at] = np.where(values > 0, np.minimum(values / penalty, _LARGEST), values * penalty)
 
 
 class _TokenBag:
@@ -350,6 +232,10 @@ class _Recent:
     @property
     def ids(self) -> Ids:
         return self._bag.ids
+
+    @property
+    def looks_back(self) -> bool:
+        return self._limit != 0
 
     def add(self, token: int) -> None:
         if not self._limit:

@@ -6,7 +6,8 @@ answers from that cache alone, so a scheduling fault shows as a wrong text.
 
 The answer to a chat is the last user message: `say X` gives X, `long N` gives N letters, anything
 else is echoed. `options.script` is a JSON object: `step_ms` makes a step last that long, `abort_on`
-and `hang_on` name a text that, in a prompt, aborts the process or stops the loop; `shout_chars`
+and `hang_on` name a text that, in a prompt, aborts the process or stops the loop; `most_cells` is
+the largest pool that fits (a larger one is refused when it is opened); `shout_chars`
 writes a line of that length to stderr in every step.
 """
 
@@ -24,11 +25,15 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from okno.core.errors import BadSetting
-from okno.core.window import MemoryUse, ModelFacts
+from okno.core.errors import BadSetting, DoesNotFit
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.auto_window import Asked, check, plain_window
+from okno.engines.learning import RowLearner
+from okno.engines.llama_numbers import kv_type_named
 from okno.engines.protocol import WorkerOptions
-from okno.schedule.scheduler import Copy, Limits, Step
+from okno.engines.resizing import Switched, changed_options
+from okno.schedule.resize import Moves
+from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
 
 CTX_TRAIN = 4096
 BOS, END, USER, ASSISTANT, SYSTEM = 256, 257, 258, 259, 260
@@ -74,6 +79,7 @@ class Script:
     abort_on: str = ""
     hang_on: str = ""
     shout_chars: int = 0
+    most_cells: int = 2**31
 
 
 class ScriptedEngine:
@@ -81,30 +87,22 @@ class ScriptedEngine:
 
     chat_template: str | None = TEMPLATE
     adds_bos = True
-    learner = None
     drafter = None
     notes = ("scripted engine: no model, answers are echoes",)
 
     def __init__(self, options: WorkerOptions) -> None:
-        asked = Asked(options.batch_size, options.ctx, options.kv_pool_tokens, "f16",
-                      options.step_tokens)  # fmt: skip
-        check(asked)
-        self.window = plain_window(asked, CTX_TRAIN)
-        self.limits = Limits(
-            self.window.batch_size, self.window.batch_size + 8, self.window.kv_pool_tokens,
-            parks=options.prefix_cache,
-        )  # fmt: skip
+        self.options = options
+        self.window = _window(options)
+        self.limits = _limits(self.window, options)
         self.vocab = ByteVocabulary()
         self.facts = _facts(options)
+        self.learner = RowLearner()
         self._script = _script(options.script)
         self._cache: dict[int, list[int]] = {}
+        self._states: dict[int, list[int]] = {}
 
     def execute(self, step: Step) -> NDArray[np.float32]:
-        for operation in step.operations:
-            if isinstance(operation, Copy):
-                self._cache[operation.dst] = self._cache[operation.src][: operation.length]
-            else:
-                del self._cache.setdefault(operation.seq, [])[operation.length :]
+        self._apply(step.operations)
         rows = []
         for span in step.spans:
             held = self._cache.setdefault(span.seq, [])
@@ -128,6 +126,40 @@ class ScriptedEngine:
     def memory(self) -> MemoryUse:
         return MemoryUse(psutil.Process().memory_info().rss, 0, 0, 2**40)
 
+    def prepare_resize(self, change: WindowChange) -> ScriptedResize:
+        return ScriptedResize(self, changed_options(self.options, self.window, change))
+
+    def move(
+        self, resize: ScriptedResize, operations: Sequence[Operation], moves: Moves
+    ) -> Switched:
+        """Go on in the window of `resize`, if its pool is not too large."""
+        self._apply(operations)
+        most = self._script.most_cells
+        if (asked := resize.window.kv_pool_tokens) > most:
+            error = DoesNotFit(
+                f"A pool of {asked:,} cells does not fit; at most {most:,} do. Ask for less.",
+                needed_bytes=asked, free_bytes=most,
+            )  # fmt: skip
+            return Switched(moved=True, staged=True, refused=error)
+        kept = moves if resize.moves else ()
+        self._cache = {move.dst: self._cache.get(move.src, []) for move in kept}
+        self.options, self.window, self.limits = resize.options, resize.window, resize.limits
+        return Switched(moved=resize.moves)
+
+    def _apply(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            match operation:
+                case Copy(src, dst, length):
+                    self._cache[dst] = self._cache[src][:length]
+                case Truncate(seq, length):
+                    del self._cache.setdefault(seq, [])[length:]
+                case Save(seq, key):
+                    self._states[key] = list(self._cache[seq])
+                case Restore(key, seq):
+                    self._cache[seq] = list(self._states[key])
+                case Forget(key):
+                    del self._states[key]
+
     def _logits(self, held: list[int]) -> NDArray[np.float32]:
         logits = np.zeros(self.vocab.n_tokens, dtype=np.float32)
         logits[_next_token(held)] = 30.0
@@ -141,6 +173,43 @@ class ScriptedEngine:
         for trigger, act in ((self._script.abort_on, os.abort), (self._script.hang_on, _hang)):
             if trigger and any(trigger.encode() in text for text in texts):
                 act()
+
+
+class ScriptedResize:
+    """engines.resizing.Prepared: the new window is there at once. States of another KV type do not
+    fit, as with the real engine."""
+
+    needed_bytes = 0
+
+    def __init__(self, engine: ScriptedEngine, options: WorkerOptions) -> None:
+        self.options = options
+        self.window = _window(options)
+        self.limits = _limits(self.window, options)
+        self.moves = self.fits_states = self.window.kv_type == engine.window.kv_type
+        self._engine = engine
+
+    def open(self, used_cells: int) -> None:
+        pass
+
+    def switch(self, operations: Sequence[Operation], moves: Moves) -> Switched:
+        return self._engine.move(self, operations, moves)
+
+    def release(self) -> None:
+        pass
+
+
+def _window(options: WorkerOptions) -> Window:
+    asked = Asked(options.batch_size, options.ctx, options.kv_pool_tokens,
+                  kv_type_named(options.kv_type), options.step_tokens)  # fmt: skip
+    check(asked)
+    return plain_window(asked, CTX_TRAIN)
+
+
+def _limits(window: Window, options: WorkerOptions) -> Limits:
+    return Limits(
+        window.batch_size, window.batch_size + 8, window.kv_pool_tokens, parks=options.prefix_cache,
+        host_bytes=window.kv_pool_tokens,
+    )  # fmt: skip
 
 
 def _next_token(held: list[int]) -> int:

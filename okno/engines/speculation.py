@@ -31,8 +31,9 @@ from okno.schedule.drafting import (
 from okno.schedule.lookup import Guess
 from okno.schedule.lookup_source import LONGEST_GUESS, LookupSource
 from okno.schedule.row_cost import RowCost
-from okno.schedule.scheduler import Sampled, Scheduler, Step
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Sampled, Step
 
 DRAFTED_AT_ONCE = 16  # sequences that the draft model is asked about in one step
 PLAIN_EVERY = 32  # steps, of which one goes without guesses, to measure what that takes

@@ -29,13 +29,14 @@ from okno.core.events import Event, Failed, Finished
 from okno.core.request import Request
 from okno.core.window import Window
 from okno.engines.call_client import CallClient
-from okno.engines.calls import Call, Calls
+from okno.engines.calls import Calls
 from okno.engines.client import EngineState, EngineStatus
 from okno.engines.crashes import CrashPolicy
 from okno.engines.model_file import Fingerprint
 from okno.engines.process import WorkerProcess
 from okno.engines.protocol import (
     Answer,
+    Call,
     CallFailed,
     Cancel,
     CancelCall,
@@ -46,10 +47,13 @@ from okno.engines.protocol import (
     LoadFailed,
     Loading,
     Ready,
+    Resized,
     Submit,
+    Traced,
     WorkerOptions,
 )
 from okno.engines.streams import FAIL_AT, Stream, Streams
+from okno.engines.tally import TallyOfWorkers
 from okno.engines.watchdog import Watchdog
 
 log = logging.getLogger("okno.supervisor")
@@ -75,7 +79,8 @@ class Supervisor(CallClient):
 
     hang_timeout_s: the worker is killed when its loop makes no pass for so long. Steps are sized
     to half a second or less, except a full batch of decodes, which must fit into it; for work
-    that cannot be cut (Heartbeat.patience) the bound is longer.
+    that cannot be cut (Heartbeat.patience) the bound is longer. on_steps: gets every step that ran,
+    if the options ask for a trace.
     """
 
     def __init__(
@@ -84,10 +89,12 @@ class Supervisor(CallClient):
         *,
         hang_timeout_s: float = 60.0,
         on_progress: Callable[[float], None] | None = None,
+        on_steps: Callable[[Traced], None] | None = None,
     ) -> None:
         self.options = options
         self._watchdog = Watchdog(hang_timeout_s, time.monotonic())
         self._on_progress = on_progress
+        self._on_steps = on_steps
         self._state: EngineState = "loading"
         self._progress = 0.0
         self._ready: Ready | None = None
@@ -98,6 +105,7 @@ class Supervisor(CallClient):
         self._calls = Calls()
         self._crashes = CrashPolicy()
         self._count = _Counters()
+        self._tally = TallyOfWorkers()
         self._draining = False
         self._last_death: str | None = None
         self._error: ErrorInfo | None = None
@@ -170,6 +178,7 @@ class Supervisor(CallClient):
         self._crashes.died(ready_for_s=None if since is None else time.monotonic() - since)
         self._worker = None
         self._watchdog.buried()
+        self._tally.buried()
         self._last_death = reason
         if self._ready is None and self._load_error is not None:
             self._give_up(self._load_error)
@@ -257,6 +266,10 @@ class Supervisor(CallClient):
             case Heartbeat():
                 busy = len(self._streams) > 0
                 self._watchdog.beat(message, time.monotonic(), busy=busy)
+                self._tally.beat(message.tally)
+            case Traced():
+                if self._on_steps is not None:
+                    self._on_steps(message)
             case Loading(fraction):
                 self._on_loading(fraction)
             case Ready():
@@ -298,7 +311,9 @@ class Supervisor(CallClient):
             self._worker.send(call)
 
     def _on_events(self, events: Events) -> None:
-        every: list[Event] = [*events.accepted, *events.deltas, *events.finished, *events.failed]
+        every: list[Event] = [
+            *events.accepted, *events.queued, *events.deltas, *events.finished, *events.failed,
+        ]  # fmt: skip
         for event in every:
             stream = self._streams.get(event.id)
             if stream is not None:
@@ -310,9 +325,19 @@ class Supervisor(CallClient):
     def _on_answer(self, answer: Answer) -> None:
         if isinstance(answer, Embedded):
             self._crashes.progressed()
+        if isinstance(answer, Resized):
+            self._on_resized(answer)
         self._calls.answer(answer)
         self._changed.set()
         self._release_suspect()
+
+    def _on_resized(self, message: Resized) -> None:
+        """A new worker would open the new window."""
+        assert self._ready is not None
+        self._ready = msgspec.structs.replace(
+            self._ready, window=message.window, memory=message.memory, notes=message.notes
+        )
+        self.options = _pinned(self.options, message.window)
 
     def _pass_on(self, stream: Stream, event: Event) -> None:
         match event:
@@ -482,6 +507,7 @@ class Supervisor(CallClient):
             generated_tokens=count.generated_tokens,
             last_death=self._last_death,
             error=self._error,
+            tally=self._tally.total,
         )
 
 
@@ -493,6 +519,7 @@ def _pinned(options: WorkerOptions, window: Window) -> WorkerOptions:
         batch_size=window.batch_size,
         ctx=window.ctx,
         kv_pool_tokens=window.kv_pool_tokens,
+        kv_type=window.kv_type,
     )
 
 

@@ -14,7 +14,9 @@ from okno.core.events import Delta, Finished, FinishReason, Timings, TokenLogpro
 from okno.core.request import Request
 from okno.engines.constraints import Matcher
 from okno.engines.engine import Vocabulary
-from okno.engines.sampling import Sampler
+from okno.engines.prompt import context_exceeded
+from okno.engines.sampling import SampledToken, Sampler
+from okno.engines.sampling_batch import Answer, Ask
 from okno.engines.text import TextStream
 from okno.schedule.sequence import Sequence
 
@@ -51,6 +53,15 @@ class Task:
     def id(self) -> str:
         return self.request.id
 
+    def fit(self, ctx: int) -> None:
+        """The window may have become smaller since this was prepared. Raises ContextExceeded."""
+        sequence = self.sequence
+        if len(sequence.known) >= ctx:
+            is_chat = self.request.prompt.messages is not None
+            param = "messages" if is_chat else "prompt"
+            raise context_exceeded(sequence.prompt_tokens, ctx, param)
+        sequence.max_tokens = min(sequence.max_tokens, ctx)
+
     def replay(self, emitted: Tokens[int]) -> None:
         """Bring sampler, constraint and text to where they were after `emitted`; the text that
         comes out was sent before and is dropped."""
@@ -58,10 +69,24 @@ class Task:
             self._accept(token)
             self.text.push(self.vocab.pieces[token])
 
-    def sample(self, rows: NDArray[np.float32], drafts: NDArray[np.int32], now: float) -> Delta:
+    def asks(self, first: int, count: int) -> list[Ask]:
+        """What can be sampled before anything of this step is accepted, of `count` rows of logits
+        from `first` on: the next token, and those after drafts where only their number matters."""
+        if self.matcher is not None:
+            return [Ask(first, self.sampler, self.matcher.mask)]
+        known = 1 if self.sampler.looks_back else count
+        return [Ask(first + ahead, self.sampler, None, ahead) for ahead in range(known)]
+
+    def sample(
+        self,
+        rows: NDArray[np.float32],
+        drafts: NDArray[np.int32],
+        answers: Tokens[Answer],
+        now: float,
+    ) -> Delta:
         """The next tokens of this sequence: one, and one more for each draft that sampling from
-        the row before it agrees with. rows: (1 + drafts, n_vocab). Sets `finished` when one was
-        the last.
+        the row before it agrees with. rows: (1 + drafts, n_vocab). answers: to `asks`. Sets
+        `finished` when one was the last.
 
         A draft is a guess of certainty, so sampling the token and comparing is rejection sampling
         (Leviathan et al. 2023): the distribution is that of the model, the tokens even are those
@@ -71,19 +96,25 @@ class Task:
         that was right the error waits for the next step, which meets it again: what came before
         it reaches the client.
         """
-        delta = self._sample_one(rows[0], now)
+        delta = self._take(self._chosen(rows[0], answers[0]), now)
         with suppress(OknoError):
-            for row, draft in zip(rows[1:], drafts.tolist(), strict=True):
+            for i, draft in enumerate(drafts.tolist(), 1):
                 if self.finished is not None or delta.tokens[-1] != draft:
                     break
                 self.ahead = len(delta.tokens)
-                delta = joined(delta, self._sample_one(row, now))
+                chosen = self._chosen(rows[i], answers[i] if i < len(answers) else None)
+                delta = joined(delta, self._take(chosen, now))
         self.ahead = 0
         return delta
 
-    def _sample_one(self, row: NDArray[np.float32], now: float) -> Delta:
-        mask = self.matcher.mask() if self.matcher else None
-        chosen = self.sampler.sample(row, mask)
+    def _chosen(self, row: NDArray[np.float32], answer: Answer | None) -> SampledToken:
+        if answer is None:
+            return self.sampler.sample(row, self.matcher.mask() if self.matcher else None)
+        if isinstance(answer, OknoError):
+            raise answer
+        return answer
+
+    def _take(self, chosen: SampledToken, now: float) -> Delta:
         if self.clock.first_token is None:
             self.clock.first_token = now
         self._accept(chosen.token)

@@ -41,13 +41,18 @@ from okno.engines.protocol import (
     LoadFailed,
     Loading,
     Ready,
+    Recall,
+    Recalled,
+    Resize,
     Shutdown,
     Submit,
     Tokenize,
     ToWorker,
+    Traced,
     WorkerOptions,
     decode_to_worker,
 )
+from okno.engines.resizing import resize
 from okno.engines.sandbox import Sandbox
 from okno.engines.speculation import speculation_for
 from okno.engines.transport import FrameSocket
@@ -106,8 +111,10 @@ class Worker:
     def __init__(self, engine: Engine, options: WorkerOptions, wire: FrameSocket) -> None:
         self._engine = engine
         self._wire = wire
-        speculation = speculation_for(engine, options)
-        self._loop = EngineLoop(engine, wire.send, time.monotonic, speculation)
+        self._loop = EngineLoop(
+            engine, wire.send, time.monotonic, speculation_for(engine, options),
+            options.target_itl_s,
+        )  # fmt: skip
         prompts = PromptEncoder(engine, Sandbox(options.template_timeout_s))
         self._answers = Answers(engine, prompts)
         self._preparer = Preparer(engine, prompts)
@@ -115,7 +122,10 @@ class Worker:
         # Grammars may take a second each: they wait for each other, and nobody else for them.
         self._prepare_constrained = ThreadPoolExecutor(1, thread_name_prefix="constrained")
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
+        self._resizes = ThreadPoolExecutor(1, thread_name_prefix="resize")  # one after the other
         self._process = psutil.Process()
+        self._tracing = options.trace
+        self._traced = 0  # the newest step that was sent
 
     def run(self) -> None:
         """Serve until the process ends."""
@@ -140,9 +150,12 @@ class Worker:
                 threads.submit(self._submit, message)
             case Cancel(id):
                 self._loop.inbox.put(Leave(id))
-            case Tokenize() | Detokenize() | Embed():
+            case Tokenize() | Detokenize() | Embed() | Recall():
                 self._loop.arrivals.begin(message.call)
                 self._calls.submit(self._call, message)
+            case Resize():
+                self._loop.arrivals.begin(message.call)
+                self._resizes.submit(self._resize, message)
             case CancelCall() | Inspect():
                 self._loop.inbox.put(message)
             case Shutdown():
@@ -157,7 +170,7 @@ class Worker:
             self._loop.arrivals.arrived(id)
             self._wire.send(Events(failed=[Failed(id, error.info)]))
 
-    def _call(self, message: Tokenize | Detokenize | Embed) -> None:
+    def _call(self, message: Tokenize | Detokenize | Embed | Recall) -> None:
         try:
             with _named_failures():
                 self._answer(message)
@@ -165,7 +178,18 @@ class Worker:
             self._loop.arrivals.arrived(message.call)
             self._wire.send(CallFailed(message.call, error.info))
 
-    def _answer(self, message: Tokenize | Detokenize | Embed) -> None:
+    def _resize(self, message: Resize) -> None:
+        try:
+            with _named_failures():
+                done = resize(self._engine, message, self._loop.used_cells, self._loop.inbox.put)
+                if done is not None:
+                    self._wire.send(done)
+        except OknoError as error:
+            self._wire.send(CallFailed(message.call, error.info))
+        finally:
+            self._loop.arrivals.arrived(message.call)
+
+    def _answer(self, message: Tokenize | Detokenize | Embed | Recall) -> None:
         match message:
             case Tokenize():
                 self._loop.arrivals.arrived(message.call)
@@ -175,12 +199,24 @@ class Worker:
                 self._wire.send(self._answers.detokenized(message))
             case Embed():
                 self._loop.inbox.put(self._answers.embed_job(message))
+            case Recall(call, last):
+                self._loop.arrivals.arrived(call)
+                log = self._loop.meter.log
+                self._wire.send(Recalled(call, log.last(last), log.count))
 
     def _beat(self) -> None:
         with _or_end():
             while True:
+                self._send_trace()
                 self._send_heartbeat()
                 time.sleep(HEARTBEAT_S)
+
+    def _send_trace(self) -> None:
+        """The steps since the last time, if they are traced."""
+        meter = self._loop.meter
+        if self._tracing and (steps := meter.log.after(self._traced)):
+            self._traced = steps[-1].step
+            self._wire.send(Traced(meter.began_s, steps))
 
     def _send_heartbeat(self) -> None:
         loop = self._loop
@@ -195,6 +231,7 @@ class Worker:
                 pool_cells=self._engine.limits.pool_cells,
                 process_bytes=self._process.memory_info().rss,
                 patience=loop.patience,
+                tally=loop.meter.tally,
             )
         )
 

@@ -57,7 +57,7 @@ def list_folder(folder: Path) -> Listing:
     except (OSError, RuntimeError, ValueError):
         return Listing((), (), ())
     inside, leading_out = _walk(root)
-    ggufs = [path for path in inside if _is_model_file(path)]
+    ggufs = [path for path in inside if is_model_file(path.name)]
     models = [_model(path, root, ggufs) for path in ggufs]
     return Listing(
         tuple(sorted(models, key=lambda model: model.name)),
@@ -137,11 +137,14 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def _is_model_file(path: Path) -> bool:
-    """A .gguf file that is not a further part of a split model nor an image projector."""
-    shard = SHARD.search(path.name)
+def is_model_file(name: str) -> bool:
+    """A GGUF of a model by its name: no further part of a split one, no image projector, no
+    importance matrix."""
+    lowered = name.lower()
+    shard = SHARD.search(lowered)
     further = shard is not None and int(shard.group(1)) != 1
-    return path.suffix == ".gguf" and not further and not path.name.startswith("mmproj")
+    beside = lowered.startswith(("mmproj", "imatrix"))
+    return lowered.endswith(".gguf") and not further and not beside
 
 
 def _model(path: Path, root: Path, ggufs: list[Path]) -> LocalModel:

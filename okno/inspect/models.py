@@ -16,6 +16,7 @@ from pathlib import Path
 import platformdirs
 
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
+from okno.core.paths import expanded
 from okno.inspect.listing import (
     Foreign,
     Listing,
@@ -26,7 +27,7 @@ from okno.inspect.listing import (
     stem_of,
 )
 from okno.inspect.names import candidates, nearest
-from okno.inspect.paths import cannot_be_read, expanded, kind_at, names_in
+from okno.inspect.paths import cannot_be_read, kind_at, names_in
 
 DEMO = "demo"
 MAX_NAME_CHARS = 1024

@@ -7,21 +7,10 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from okno.core.errors import ModelNotFound, ModelUnusable, OknoError
+from okno.core.errors import ModelUnusable
 
 Kind = Literal["file", "folder", "other"]
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-
-
-def expanded(asked: str | Path, wrong: type[OknoError] = ModelNotFound) -> Path:
-    """`asked` with `~` and `~user` as folders. Raises `wrong` when there is no such user."""
-    try:
-        return Path(asked).expanduser()
-    except RuntimeError:
-        raise wrong(
-            f"{ascii(str(asked))[:200]} begins with the home folder of a user who has none here. "
-            "Write the path in full."
-        ) from None
 
 
 def kind_at(path: Path) -> Kind | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from okno.core.errors import BadSetting, ModelNotFound, SourceUnreachable
+from okno.inspect.listing import is_model_file
 from okno.inspect.safetensors import only_weights
 from okno.inspect.source_http import Access, HttpSource, origin_of
 
@@ -140,7 +141,7 @@ def _files_of(reference: Reference) -> list[str]:
 
 def _chosen(reference: Reference, files: list[str]) -> str:
     """The one GGUF that is meant, else config.json or the only weights beside it."""
-    ggufs = [file for file in files if _is_model(file)]
+    ggufs = [file for file in files if is_model_file(file.rsplit("/", 1)[-1])]
     wanted = (reference.quant or "").lower()
     fitting = [file for file in ggufs if _has_quant(file, wanted)] if wanted else ggufs
     if len(fitting) == 1:
@@ -152,14 +153,6 @@ def _chosen(reference: Reference, files: list[str]) -> str:
     raise ModelNotFound(
         f"{reference.id} has {shown}. Say which: {reference.id}/FILE or {reference.id}:QUANT."
     )
-
-
-def _is_model(file: str) -> bool:
-    """A GGUF of a model: no projector, no importance matrix, no further part of a split one."""
-    name = file.rsplit("/", 1)[-1].lower()
-    part = re.search(r"-(\d{5})-of-\d{5}\.gguf$", name)
-    is_further = part is not None and part.group(1) != "00001"
-    return name.endswith(".gguf") and not is_further and not name.startswith(("mmproj", "imatrix"))
 
 
 def _has_quant(file: str, wanted: str) -> bool:

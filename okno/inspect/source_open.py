@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from okno.core.errors import ModelNotFound, ModelUnusable
-from okno.inspect.paths import expanded, kind_at, names_in
+from okno.core.paths import expanded
+from okno.inspect.listing import is_model_file
+from okno.inspect.paths import kind_at, names_in
 from okno.inspect.safetensors import only_weights
 from okno.inspect.source import LocalSource, Source
 from okno.inspect.source_hub import open_address, open_reference, parse_reference
@@ -40,7 +42,7 @@ def _in_folder(folder: Path) -> Source:
     """The one GGUF model of a folder, else its config.json, or the weights beside that where only
     their name tells of them."""
     names = names_in(folder)
-    ggufs = [name for name in names if name.endswith(".gguf") and _is_model(name)]
+    ggufs = [name for name in names if is_model_file(name)]
     if len(ggufs) == 1:
         return LocalSource(folder / ggufs[0])
     if ggufs:
@@ -49,8 +51,3 @@ def _in_folder(folder: Path) -> Source:
     if CONFIG in names:
         return LocalSource(folder / (only_weights(names) or CONFIG))
     raise ModelUnusable(f"{folder} has neither a GGUF file nor a config.json with weights.")
-
-
-def _is_model(name: str) -> bool:
-    is_first = "-of-" not in name or "-00001-of-" in name
-    return is_first and not name.startswith("mmproj")

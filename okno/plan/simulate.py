@@ -12,9 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from okno.schedule.pacer import Pacer
-from okno.schedule.scheduler import Limits, Sampled, Scheduler, Step
+from okno.schedule.cost import Ahead
+from okno.schedule.pacer import Pacer, Target
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence as TokenSequence
+from okno.schedule.step import Limits, Sampled, Step
 
 
 class StepTime(Protocol):
@@ -58,18 +60,40 @@ class Outcome:
 
 
 def simulate(
-    arrivals: Iterable[Arrival], limits: Limits, step_time: StepTime, *, step_tokens: int = 256
+    arrivals: Iterable[Arrival],
+    limits: Limits,
+    step_time: StepTime,
+    *,
+    step_tokens: int = 256,
+    target: Target | None = None,
 ) -> list[Outcome]:
     """What each request meets, in the order given. Prompts share no prefix. step_tokens: rows of a
     step at most. A prompt and its answer must fit the pool, both of at least one token."""
     outcomes = [Outcome(arrival) for arrival in arrivals]
-    simulation = _Simulation(Scheduler(limits), Pacer(step_tokens), step_time, step_tokens)
+    simulation = _Simulation(
+        Scheduler(limits), Pacer(step_tokens, _Asked(step_time), target), step_time, step_tokens
+    )
     order = sorted(range(len(outcomes)), key=lambda i: outcomes[i].arrival.at_s)
     for index in order:
         simulation.run_until(outcomes[index].arrival.at_s)
         simulation.admit(index, outcomes[index])
     simulation.run_until(None)
     return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A StepTime as the pacer's cost: it knows what its steps will take."""
+
+    step_time: StepTime
+
+    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
+        n = ahead.decodes
+        rows, depths = [1] * n, [ahead.decode_cells // n] * n if n else []
+        if prompt_rows:
+            rows, depths = [*rows, prompt_rows], [*depths, ahead.prompt_depth]
+        parked = max(0, ahead.used_cells - ahead.decode_cells - ahead.prompt_depth)
+        return self.step_time(rows, depths, n, parked_cells=parked)
 
 
 @dataclass(slots=True)
@@ -96,15 +120,11 @@ class _Simulation:
             self._step()
 
     def _step(self) -> None:
-        decoding = any(sequence.decoding for sequence in self.scheduler.live.values())
-        rows = self.pacer.prompt_rows(mixed=decoding)
-        step = self.scheduler.schedule(self.step_tokens, rows)
+        step = self.scheduler.schedule(self.step_tokens, self.pacer.prompt_rows)
         if not step.spans:
             raise RuntimeError("a request of the simulation does not fit the pool")
         seconds = self._seconds(step)
         self.now_s += seconds
-        if step.rows > step.decodes:
-            self.pacer.learn(step.rows, seconds)
         wanting = [span.id for span in step.spans if span.logits]
         self.scheduler.update(step, {id: self._token(id) for id in wanting})
 

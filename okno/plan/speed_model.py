@@ -22,7 +22,6 @@ from okno.plan.speed_types import bits_of, nearest_type
 from okno.plan.speed_work import Experts, Matrices, Work, work_of
 
 TABLE_ROWS = 1024
-MOST_SLIM = 2.0  # how far beyond the slim blocks their cost is extended
 STATE_TRAFFIC_BYTES = 12  # an f32 value read and written, and its inputs
 Floats = NDArray[np.float64]
 
@@ -105,7 +104,8 @@ class SpeedModel:
         if slim is not None:
             low, high = 1 / calibration.wide_width, 1 / calibration.slim_width
             part = (inverse_width - low) / (high - low) if high != low else 0.0
-            seconds = seconds + min(max(part, 0.0), MOST_SLIM) * slimness(wide, slim, TABLE_ROWS)
+            # Slimmer than the slim blocks costs as they do: such matrices begin to fit caches.
+            seconds = seconds + min(max(part, 0.0), 1.0) * slimness(wide, slim, TABLE_ROWS)
         seconds = factor * seconds
         read_s = bits_of(type) / 8 / self.calibration.bandwidth_bytes_s
         seconds[1:] = np.maximum(seconds[1:], read_s)

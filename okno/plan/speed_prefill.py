@@ -55,12 +55,10 @@ def _section_s(
     model: SpeedModel, start: int, tokens: int, step_tokens: int, neighbours: Neighbours
 ) -> float:
     most = max(1, step_tokens - neighbours.count)
-    rows = most  # the pacer comes from the larger pieces of a step without neighbours
-    for _ in range(2):
-        seconds = _piece_s(model, rows, start + tokens // 2, neighbours)
-        row_s = seconds / (rows + neighbours.count)
-        rows = piece_rows(row_s, most, mixed=neighbours.count > 0)
-    rows = min(rows, tokens)
+    middle = start + tokens // 2
+    rows = piece_rows(
+        lambda n: _piece_s(model, n, middle, neighbours), min(most, tokens), neighbours.count
+    )
     pieces, rest = divmod(tokens, rows)
     first = _piece_s(model, rows, start, neighbours)
     last = _piece_s(model, rows, start + (pieces - 1) * rows, neighbours) if pieces > 1 else first
@@ -73,7 +71,9 @@ def _section_s(
 def _piece_s(model: SpeedModel, rows: int, depth: int, neighbours: Neighbours) -> float:
     n = neighbours.count
     parts = [Part(n, 1, neighbours.depth)] if n else []
-    return model.batch_s(batch_of([*parts, Part(1, rows, depth)]), n)
+    if rows:
+        parts.append(Part(1, rows, depth))
+    return model.batch_s(batch_of(parts), n)
 
 
 def _output_s(model: SpeedModel, neighbours: int) -> float:

@@ -1,16 +1,21 @@
 """The fair queue: waiting sequences, taken from the client served least.
 
 Virtual token counters (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024): each
-client has a counter of tokens served; the next sequence comes from the waiting client with the
-lowest one. A client that was idle starts at the lowest counter of those that wait, so idling earns
-no credit and costs none. Within a client: first come, first served. A preempted sequence goes
-before all others, because its answer has begun.
+client has a counter of tokens served, divided by the weight of what was served; the next sequence
+comes from the waiting client with the lowest one. A client that was idle starts at the lowest
+counter of those that wait, so idling earns no credit and costs none.
+
+Within a client a sequence is due when as many rows were computed since it came as it needs itself
+(divided by its weight). Short ones pass long ones, and a long one is passed only until as much work
+was done as it takes: nobody starves. A preempted sequence goes before all others, because its
+answer has begun.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from bisect import insort
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from okno.schedule.sequence import Sequence
@@ -22,8 +27,8 @@ class FairQueue:
     """Sequences that wait for a slot. The order is decided anew at each look."""
 
     def __init__(self) -> None:
-        self._resumed: deque[Sequence] = deque()
-        self._by_client: dict[str, deque[Sequence]] = {}
+        self._resumed: list[Sequence] = []
+        self._by_client: dict[str, list[Sequence]] = {}
         self._served: OrderedDict[str, float] = OrderedDict()  # last charged last
         self._count = 0
 
@@ -36,16 +41,16 @@ class FairQueue:
         if line is None:
             floor = min((self._served[c] for c in self._by_client), default=0.0)
             self._served[sequence.client] = max(self._served.get(sequence.client, 0.0), floor)
-            line = self._by_client[sequence.client] = deque()
-        line.append(sequence)
+            line = self._by_client[sequence.client] = []
+        insort(line, sequence, key=_turn)
 
     def add_resumed(self, sequence: Sequence) -> None:
         """A preempted sequence, before all that wait; the oldest of them first."""
         self._count += 1
-        self._resumed = deque(sorted([*self._resumed, sequence], key=lambda s: s.arrival))
+        insort(self._resumed, sequence, key=lambda s: s.arrival)
 
-    def charge(self, client: str, tokens: int) -> None:
-        """`client` was served `tokens` more."""
+    def charge(self, client: str, tokens: float) -> None:
+        """`client` was served `tokens` more (divided by their weight)."""
         self._served[client] = self._served.get(client, 0.0) + tokens
         self._served.move_to_end(client)
         self._forget_idle()
@@ -76,7 +81,8 @@ class FairQueue:
             if sequence is None:
                 heapq.heappop(heap)
                 continue
-            heapq.heapreplace(heap, (served + len(sequence.known), client))
+            cost = len(sequence.known) / sequence.weight
+            heapq.heapreplace(heap, (served + cost, client))
             yield sequence
 
     def _forget_idle(self) -> None:
@@ -86,3 +92,7 @@ class FairQueue:
         idle = [client for client in self._served if client not in self._by_client]
         for client in idle[: len(idle) - REMEMBERED_CLIENTS]:
             del self._served[client]
+
+
+def _turn(sequence: Sequence) -> tuple[float, int]:
+    return sequence.due, sequence.arrival

@@ -52,20 +52,32 @@ class Sequence:
     known: prompt and generated tokens. computed: how many of them the KV cache holds (equals
     len(cells)). max_tokens: `known` never grows beyond it (window and max_tokens of the request).
     seq: the engine's sequence id while live or parked. cached: prompt tokens taken from cache.
+    salt: prefixes are shared among equal ones. weight: its share of service, above 1 for a high
+    priority. due: when its turn comes, in rows of work (see schedule/fair.py). hits: how often its
+    tokens were of use to another; worth, parked_at: see schedule/worth.py. host_key, host_tokens:
+    its state in host memory, 0 without. checkpoint: it is nothing but a state for others.
     """
 
     __slots__ = (
         "arrival",
         "cached",
         "cells",
+        "checkpoint",
         "client",
+        "due",
+        "hits",
+        "host_key",
+        "host_tokens",
         "id",
         "known",
         "max_tokens",
         "parked_at",
         "prompt_tokens",
+        "salt",
         "seq",
         "started",
+        "weight",
+        "worth",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +88,8 @@ class Sequence:
         max_tokens: int,
         emitted: Tokens[int] = (),
         client: str = "",
+        salt: str = "",
+        weight: float = 1.0,
     ) -> None:
         self.id = id
         self.client = client
@@ -88,6 +102,14 @@ class Sequence:
         self.arrival = 0
         self.parked_at = 0
         self.started = False
+        self.salt = salt
+        self.weight = weight
+        self.due = 0.0
+        self.hits = 0
+        self.worth = 0.0
+        self.host_key = 0
+        self.host_tokens = 0
+        self.checkpoint = False
 
     @property
     def computed(self) -> int:

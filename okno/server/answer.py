@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from okno.core.errors import OknoError
-from okno.core.events import Accepted, Delta, Finished, TokenLogprob, Usage
+from okno.core.events import Accepted, Delta, Finished, Queued, TokenLogprob, Usage
 from okno.server.context import Context
 from okno.server.errors import JSONBytes, error_body, ignored_header
 from okno.server.generation import Generation, unless_gone
@@ -29,6 +29,7 @@ from okno.server.replies import (
     usage_body,
 )
 from okno.server.sse import DONE, KEEP_ALIVE, ChunkWriter, event
+from okno.server.waiting import QueueComments, waiting_headers
 
 
 @dataclass(slots=True)
@@ -47,8 +48,7 @@ def answer(context: Context, job: Job) -> Response:
 
 
 def job_headers(job: Job, accepted: Sequence[Accepted]) -> dict[str, str]:
-    headers = {"okno-queue-position": str(max(a.queue_position for a in accepted))}
-    return headers | ignored_header(job.ignored)
+    return waiting_headers(accepted) | ignored_header(job.ignored)
 
 
 class WholeAnswer(Response):
@@ -78,7 +78,9 @@ class WholeAnswer(Response):
         return range(len(self._job.requests))
 
 
-def collect(choice: Choice, item: Delta | Finished) -> None:
+def collect(choice: Choice, item: Queued | Delta | Finished) -> None:
+    if isinstance(item, Queued):
+        return
     if isinstance(item, Finished):
         choice.end = item
         return
@@ -136,11 +138,12 @@ class StreamedAnswer(Response):
         loop = asyncio.get_running_loop()
         generation = self._context.generation(self._job.requests, self._job.wire_names)
         async with aclosing(generation):
-            await self._start(send, await generation.start())
+            accepted = await generation.start()
+            await self._start(send, accepted)
             self._written_s = loop.time()
             ticker = loop.create_task(self._keep_alive(send))
             try:
-                last = await self._events(send, generation)
+                last = await self._events(send, generation, QueueComments(accepted))
             except OknoError as error:
                 last = event(error_body(error))
             finally:
@@ -160,7 +163,7 @@ class StreamedAnswer(Response):
         text = echo[choice // self._job.n] if echo else ""
         return self._writer.first(choice) + (self._writer.text(choice, text) if text else b"")
 
-    async def _events(self, send: Send, generation: Generation) -> bytes:
+    async def _events(self, send: Send, generation: Generation, queue: QueueComments) -> bytes:
         """Send all chunks; returns the bytes that close the stream."""
         writer = self._writer
         now = asyncio.get_running_loop().time
@@ -169,7 +172,10 @@ class StreamedAnswer(Response):
             if isinstance(item, Finished):
                 chunk = writer.final(choice, item)
                 ends[choice] = item.usage
+            elif isinstance(item, Queued):
+                chunk = queue.moved(choice, item)
             else:
+                queue.begin()
                 chunk = writer.delta(choice, item)
             if chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})

@@ -26,6 +26,8 @@ from okno.server.metrics import Metrics
 from okno.server.plan import plan, recommend
 from okno.server.security import Security, check_json
 from okno.server.settings import ServerSettings
+from okno.server.steps import steps
+from okno.server.window import change_window, window
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +49,12 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/tokenize", native.tokenize),
     ("POST", "/detokenize", native.detokenize),
     ("POST", "/apply-template", native.apply_template),
+    ("GET", "/okno/v1/window", window),
+    ("PATCH", "/okno/v1/window", change_window),
     ("GET", "/okno/v1/hardware", hardware),
     ("POST", "/okno/v1/plan", plan),
     ("GET", "/okno/v1/recommend", recommend),
+    ("GET", "/okno/v1/steps", steps),
     ("GET", "/okno/v1/config", config),
     ("GET", "/okno/v1/config/schema", config_schema),
 )

@@ -22,6 +22,7 @@ async def chat(context: Context, request: HTTPRequest) -> Response:
         parse.chat_logprobs(body),
         model=context.model(body.model),
         client=context.client(request, body.user),
+        priority=parse.priority(request.headers.get("okno-priority")),
         defaults=context.settings.defaults,
     )
     return answer(context, job)

@@ -29,6 +29,7 @@ async def completions(context: Context, request: HTTPRequest) -> Response:
         body.logprobs,
         model=context.model(body.model),
         client=context.client(request, body.user),
+        priority=parse.priority(request.headers.get("okno-priority")),
         defaults=context.settings.defaults,
     )
     if body.echo:

@@ -27,6 +27,7 @@ from okno.server.schemas import (
     TemplateFields,
     TokenizeFields,
 )
+from okno.server.window import WindowFields
 
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -49,6 +50,7 @@ def tables() -> dict[str, str]:
         "detokenize": fields(DetokenizeFields),
         "template": fields(TemplateFields),
         "plan": fields(PlanFields),
+        "window": fields(WindowFields),
         "ignored": table(
             ("Field", "Because"), ((f"`{n}`", w) for n, w in (IGNORED | IGNORED_INSIDE).items())
         ),

@@ -1,7 +1,7 @@
 """Running the choices of one HTTP request: n engine streams that behave as one.
 
 start()   every prompt is accepted, or the first error is raised: still a real HTTP status
-events()  (choice, Delta | Finished) as they come, one Finished per choice
+events()  (choice, Queued | Delta | Finished) as they come, one Finished per choice
 aclose()  everything not finished is cancelled in the engine
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from starlette.types import Receive
 
 from okno.core.errors import EngineFailed, ErrorInfo, OknoError, from_info
-from okno.core.events import Accepted, Delta, Event, Failed, Finished
+from okno.core.events import Accepted, Delta, Event, Failed, Finished, Queued
 from okno.core.request import Request
 from okno.engines.client import EngineClient
 
@@ -65,15 +65,17 @@ class Generation:
                 raise first
         return [accepted(first) for first in firsts if not isinstance(first, BaseException)]
 
-    async def events(self) -> AsyncIterator[tuple[int, Delta | Finished]]:
-        """Deltas and the Finished of every choice. Raises OknoError when one fails, with the
-        field named as in start."""
+    async def events(self) -> AsyncIterator[tuple[int, Queued | Delta | Finished]]:
+        """Places in the queue, deltas and the Finished of every choice. Raises OknoError when one
+        fails, with the field named as in start."""
         left = len(self._streams)
         merged = self._single() if left == 1 else self._merged()
         try:
             async for choice, event in merged:
                 if isinstance(event, Delta):
                     self._observer.event(choice, event)
+                    yield choice, event
+                elif isinstance(event, Queued):
                     yield choice, event
                 elif isinstance(event, Finished):
                     self._observer.event(choice, event)

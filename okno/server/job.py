@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from okno.core.errors import OknoError
-from okno.core.request import Prompt, Request, Sampling
+from okno.core.request import Priority, Prompt, Request, Sampling
 from okno.server import parse
 from okno.server.context import now_s
 from okno.server.generation import renamed
@@ -51,6 +51,7 @@ def make_job(
     *,
     model: str,
     client: str,
+    priority: Priority,
     defaults: GenerationDefaults,
 ) -> Job:
     """The job of `body`; `defaults` for what it leaves out. BadRequest names a field as the client
@@ -64,6 +65,8 @@ def make_job(
         stop=parse.stop(body, defaults),
         constraint=parse.constraint(body)[1],
         client=client,
+        priority=priority,
+        cache_salt=parse.cache_salt(body),
         created_s=now_s(),
     )
     try:

@@ -17,6 +17,8 @@ from prometheus_client.registry import Collector
 
 from okno.core.events import Delta, Finished
 from okno.engines.client import EngineClient, EngineStatus
+from okno.engines.tally import SHARES
+from okno.server.metrics_steps import tally_metrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATES = ("loading", "ready", "restarting", "quarantined", "stopped")
@@ -48,6 +50,9 @@ class Metrics:
         self.itl = self._histogram("itl_seconds", "Between tokens of one answer", ITL_BUCKETS)
         self.e2e = self._histogram("e2e_seconds", "Arrival to end of the answer", E2E_BUCKETS)
         self.queue = self._histogram("queue_seconds", "Waiting for a place", TTFT_BUCKETS)
+        self.cached = self._histogram(
+            "prompt_cached_ratio", "Tokens of a prompt that came from the cache", SHARES
+        )
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"okno_{name}", about, buckets=buckets, registry=self.registry)
@@ -82,6 +87,8 @@ class Latencies:
             self._metrics.itl.observe(after - before)
         self._metrics.e2e.observe(time.monotonic() - self._began_s)
         self._metrics.queue.observe(event.timings.queue_s)
+        if event.usage.prompt_tokens:
+            self._metrics.cached.observe(event.usage.cached_tokens / event.usage.prompt_tokens)
 
 
 class EngineCollector(Collector):
@@ -96,6 +103,7 @@ class EngineCollector(Collector):
             yield CounterMetricFamily(f"okno_{name}", about, value=getattr(status, name))
         for name, (about, value) in gauges(status).items():
             yield GaugeMetricFamily(f"okno_{name}", about, value=value)
+        yield from tally_metrics(status.tally)
         state = GaugeMetricFamily(
             "okno_state", "1 for the state the engine is in", labels=["state"]
         )

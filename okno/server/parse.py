@@ -9,9 +9,12 @@ from okno.core.errors import BadRequest
 from okno.core.request import (
     MAX_CONSTRAINT_CHARS,
     MAX_INT32,
+    MAX_SALT_CHARS,
+    PRIORITY_WEIGHTS,
     Constraint,
     ConstraintKind,
     Message,
+    Priority,
     Prompt,
     Sampling,
     Stop,
@@ -151,6 +154,29 @@ def wire_names(body: GenerationFields) -> dict[str, str]:
     if field := constraint(body)[0]:
         names["response_format"] = field
     return names
+
+
+def priority(asked: str | None) -> Priority:
+    """Of the `okno-priority` header; `normal` without one."""
+    if asked is None:
+        return "normal"
+    for known in PRIORITY_WEIGHTS:
+        if asked.strip().lower() == known:
+            return known
+    raise BadRequest(
+        f"The header okno-priority is {asked[:40]!r}; it is one of {', '.join(PRIORITY_WEIGHTS)}.",
+        param="okno-priority",
+    )
+
+
+def cache_salt(body: GenerationFields) -> str:
+    salt = body.cache_salt or ""
+    if len(salt) > MAX_SALT_CHARS:
+        raise BadRequest(
+            f"`cache_salt` has {len(salt):,} characters; at most {MAX_SALT_CHARS} are accepted.",
+            param="cache_salt",
+        )
+    return salt
 
 
 def ignored(body: GenerationFields) -> list[str]:

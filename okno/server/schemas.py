@@ -17,6 +17,7 @@ from okno.core.request import (
     BOUNDS,
     MAX_CONSTRAINT_CHARS,
     MAX_LOGIT_BIAS_TOKENS,
+    MAX_SALT_CHARS,
     MAX_STOP_CHARS,
     MAX_STOP_STRINGS,
     Sampling,
@@ -178,6 +179,13 @@ class GenerationFields(Struct, kw_only=True, forbid_unknown_fields=True):
         str | None,
         about("Whose request this is, for fair queueing, where no API key is set (else: address)."),
     ] = None
+    cache_salt: Annotated[
+        str | None,
+        about(
+            f"At most {MAX_SALT_CHARS} characters. Computed prefixes are shared only among "
+            "requests of the same salt: no other's answer time tells what was asked before."
+        ),
+    ] = None
 
 
 class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
@@ -280,7 +288,7 @@ IGNORED = {
     "id_slot": "slots are assigned by the server",
     "timings_per_token": "`timings` come at the end",
     "return_progress": "no progress events yet",
-    "priority": "the queue is fair",
+    "priority": "send the header `okno-priority`: high, normal or low",
     "request_id": "ids are made by the server",
 }
 

@@ -36,7 +36,7 @@ RESPONSE_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "cache-control": "no-store",
 }
-EXPOSED_HEADERS = "okno-ignored, okno-queue-position, retry-after"
+EXPOSED_HEADERS = "okno-ignored, okno-queue-position, okno-estimated-wait-s, retry-after"
 CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 
 Headers = Mapping[bytes, list[bytes]]
@@ -224,7 +224,7 @@ def preflight_response(headers: Headers) -> Response:
     return Response(
         status_code=204,
         headers={
-            "access-control-allow-methods": "GET, POST, OPTIONS",
+            "access-control-allow-methods": "GET, POST, PATCH, OPTIONS",
             "access-control-allow-headers": asked or "authorization, content-type, x-api-key",
             "access-control-max-age": "600",
             "vary": "access-control-request-headers",

@@ -115,19 +115,20 @@ def test_worker_options_carry_every_choice():
     options = worker_options(
         ServeSettings(batch_size=2, ctx=64, kv_pool=128, kv_type="q8_0", step_tokens=32, threads=3,
                       gpu_layers=5, mmap=True, flash_attention="on", queue_limit=7,
-                      prefix_cache=False),
+                      prefix_cache=False, trace=Path("t.json")),
         MODEL,
     )  # fmt: skip
     assert (options.model_path, options.name) == ("/models/saiga.gguf", "saiga")
     assert (options.batch_size, options.ctx, options.kv_pool_tokens) == (2, 64, 128)
     assert (options.kv_type, options.step_tokens, options.threads) == ("q8_0", 32, 3)
     assert (options.gpu_layers, options.mmap, options.flash_attention) == (5, True, "on")
-    assert (options.queue_limit, options.prefix_cache) == (7, False)
+    assert (options.queue_limit, options.prefix_cache, options.trace) == (7, False, True)
 
 
 def test_auto_reaches_the_worker_as_auto():
     options = worker_options(ServeSettings(), MODEL)
     assert (options.batch_size, options.ctx, options.kv_pool_tokens) == (None, None, None)
+    assert not options.trace
 
 
 def test_speculation_reaches_the_worker():

@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from okno.engines.llamacpp import LlamaCpp
-from okno.schedule.scheduler import Limits, Sampled, Scheduler, Step, Truncate
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Limits, Operation, Restore, Sampled, Step, Truncate
 from tests.engines.drive import DEMO, options
 
 MAX_MEAN_KL = 1e-4
@@ -47,7 +48,9 @@ class Driver:
 
     def __init__(self, engine: LlamaCpp, **limits: object) -> None:
         self.engine = engine
-        limits_ = replace(engine.limits, **limits)  # type: ignore[arg-type]
+        own = {"host_bytes": 0, "cell_bytes": 1, **limits}
+        limits_ = replace(engine.limits, **own)  # type: ignore[arg-type]
+        self.operations: list[Operation] = []
         self.scheduler = Scheduler(limits_)
         self._clear(engine.limits)
 
@@ -65,6 +68,7 @@ class Driver:
             self.scheduler.add(Sequence(r.id, r.prompt, max_tokens=limit))
         while self.scheduler.live or len(self.scheduler.waiting):
             step = self.scheduler.schedule(budget)
+            self.operations += step.operations
             logits = self.execute(step)
             sampled: dict[str, Sampled] = {}
             wanting = [s for s in step.spans if s.logits]
@@ -177,6 +181,19 @@ def test_after_preemption_the_logits_are_unchanged(engine: LlamaCpp) -> None:
     for id in alone:
         assert_same(alone[id], together[id])
     assert tight.scheduler.preemptions > 0
+
+
+def test_after_a_swap_to_host_memory_the_logits_are_unchanged(engine: LlamaCpp) -> None:
+    requests = [
+        replace(r, prompt=r.prompt[:15], answer=r.answer * 4)
+        for r in random_requests(5, 8, engine.vocab.n_tokens)
+    ]
+    alone = each_alone(engine, requests)
+    tight = Driver(engine, pool_cells=200, host_bytes=10_000)
+    together = tight.run(requests)
+    for id in alone:
+        assert_same(alone[id], together[id])
+    assert any(isinstance(operation, Restore) for operation in tight.operations)
 
 
 def test_after_a_cancellation_the_others_are_unchanged(engine: LlamaCpp) -> None:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from okno.core.errors import EngineFailed
-from okno.core.events import Finished, TokenLogprob
+from okno.core.events import Delta, Finished, TokenLogprob
 from okno.core.request import Constraint, Prompt, Request, Sampling, Stop
 from okno.engines.constraints import GrammarCompiler, make_tokenizer
 from okno.engines.sampling import Sampler
+from okno.engines.sampling_batch import sample_all
 from okno.engines.scripted import END, ByteVocabulary
 from okno.engines.task import Task
 from okno.engines.text import TextStream
@@ -99,7 +100,7 @@ def run(
         room = task.sequence.max_tokens - len(known) - 1
         drafts = guess(known)[:room]
         rows = np.array([model(known + drafts[:i]) for i in range(len(drafts) + 1)])
-        delta = task.sample(rows, np.array(drafts, dtype=np.int32), 0.0)
+        delta = sampled(task, rows, drafts)
         assert list(delta.tokens[:-1]) == drafts[: len(delta.tokens) - 1]
         task.sequence.known.extend(np.array(delta.tokens, dtype=np.int32))
         answer.tokens += delta.tokens
@@ -108,6 +109,13 @@ def run(
         answer.steps += 1
     answer.finished = task.finished
     return answer
+
+
+def sampled(task: Task, rows: NDArray[np.float32], drafts: list[int]) -> Delta:
+    """As the loop does."""
+    rows = np.array(rows, dtype=np.float32)
+    answers = sample_all(rows, task.asks(0, len(rows)))
+    return task.sample(rows, np.array(drafts, dtype=np.int32), answers, 0.0)
 
 
 def same(one: Answer, other: Answer) -> None:
@@ -173,11 +181,11 @@ def test_an_error_behind_a_right_draft_waits_for_the_next_step() -> None:
     task = task_of(Sampling(temperature=0), Stop(), None, 0)
     drafts = list(b"hello")
     rows = np.array([breaking(PROMPT + drafts[:i]) for i in range(6)])
-    delta = task.sample(rows, np.array(drafts, dtype=np.int32), 0.0)
+    delta = sampled(task, rows, drafts)
     assert (delta.tokens, delta.text, task.finished) == (tuple(b"he"), "he", None)
     task.sequence.known.extend(np.array(delta.tokens, dtype=np.int32))
     with pytest.raises(EngineFailed, match="NaN"):
-        task.sample(rows[2:3], np.array([], dtype=np.int32), 0.0)
+        sampled(task, rows[2:3], [])
 
 
 def test_log_probabilities_come_with_every_token_but_the_end() -> None:

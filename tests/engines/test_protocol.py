@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from okno.core.errors import ErrorInfo
-from okno.core.events import Accepted, Delta, Failed, Finished, TokenLogprob
+from okno.core.events import Accepted, Delta, Failed, Finished, Queued, TokenLogprob
 from okno.core.request import Constraint, Message, Prompt, Request, Sampling
 from okno.engines.process import _Frames, describe_exit
 from okno.engines.protocol import (
@@ -16,19 +16,29 @@ from okno.engines.protocol import (
     FromWorker,
     Heartbeat,
     Loading,
+    Recalled,
     Submit,
+    Traced,
     decode_from_worker,
     decode_to_worker,
     encode,
     frame,
 )
+from okno.engines.steps import Piece, StepRecord
+from okno.engines.tally import Tally
 from okno.engines.transport import FrameSocket
 
+STEP = StepRecord(
+    3, 0.5, "pool", None, {"copy": 1}, 2, 0, 9, 1, [Piece("a", 1, 0, 4, False)], 0.1, 0.2, 0.3
+)
 MESSAGES: list[FromWorker] = [
     Loading(0.5),
     Events(deltas=[Delta("a", (1, 2), "окно", (TokenLogprob(1, b"\xff", -0.5),))]),
-    Heartbeat(1, 2, 3, 4, 5, 6, 7, 8),
+    Heartbeat(1, 2, 3, 4, 5, 6, 7, 8, tally=Tally(preemptions=2)),
     Events(accepted=[Accepted("b", 3, 0)], finished=[Finished("b", "stop")]),
+    Events(accepted=[Accepted("b", 3, 2, 1.5)], queued=[Queued("b", 1), Queued("c", 0, 0.5)]),
+    Recalled(4, [STEP], 3),
+    Traced(1.5, [STEP, STEP]),
 ]
 
 

@@ -23,7 +23,7 @@ from okno.engines.protocol import Events, FromWorker, Submit
 from okno.engines.sandbox import Sandbox
 from okno.engines.scripted import ScriptedEngine
 from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
-from okno.schedule.scheduler import Truncate
+from okno.schedule.step import Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
 

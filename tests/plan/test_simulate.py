@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from okno.plan.simulate import Arrival, simulate
-from okno.schedule.scheduler import Limits
+from okno.schedule.step import Limits
 
+YEAR_S = 365 * 86_400.0
+YEAR_ARRIVALS = 3000
 LIMITS = Limits(batch_size=4, seq_ids=4, pool_cells=4096)
 
 
@@ -69,3 +72,24 @@ def test_everyone_is_served_after_arriving_and_time_only_moves_on(arrivals: list
         assert len(outcome.token_times_s) == arrival.new_tokens
         assert outcome.ttft_s > 0
         assert all(gap > 0 for gap in outcome.itl_s)
+
+
+def test_a_year_of_load_ends_with_everybody_served_and_nothing_left_over() -> None:
+    """Bursts and lulls of three clients, prompts from a word to more than a step."""
+    source = np.random.default_rng(7)
+    gaps = source.gamma(0.2, YEAR_S / YEAR_ARRIVALS / 0.2, YEAR_ARRIVALS)
+    arrivals = [
+        Arrival(float(at), int(prompt), int(new), client)
+        for at, prompt, new, client in zip(
+            np.cumsum(gaps), source.integers(1, 600, YEAR_ARRIVALS),
+            source.integers(1, 8, YEAR_ARRIVALS), source.choice(list("abc"), YEAR_ARRIVALS),
+            strict=True,
+        )
+    ]  # fmt: skip
+    limits = Limits(batch_size=4, seq_ids=8, pool_cells=1500, host_bytes=4000)
+    outcomes = simulate(arrivals, limits, per_row)
+    assert arrivals[-1].at_s > 0.5 * YEAR_S
+    for outcome in outcomes:
+        assert len(outcome.token_times_s) == outcome.arrival.new_tokens
+        assert outcome.token_times_s == sorted(outcome.token_times_s)
+        assert outcome.ttft_s > 0

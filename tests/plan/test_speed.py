@@ -15,7 +15,7 @@ from okno.plan.simulate import Arrival, simulate
 from okno.plan.speed import Planner, SpeedModel, predict_speed
 from okno.plan.speed_rough import rough_calibration
 from okno.plan.speed_rows import table
-from okno.schedule.scheduler import Limits
+from okno.schedule.step import Limits
 from tests.plan.speed_cases import calibration, header, in_fours, load, mixture
 
 MODEL = SpeedModel(header(), calibration())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from okno.schedule.scheduler import Copy, Limits, Scheduler, Step
+from okno.schedule.resize import Moves
+from okno.schedule.scheduler import Scheduler
+from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
 
 
 @dataclass
@@ -13,22 +16,46 @@ class MirrorCache:
 
     limits: Limits
     held: dict[int, list[tuple[object, int]]] = field(default_factory=dict)
+    host: dict[int, list[int]] = field(default_factory=dict)
 
     def execute(self, step: Step) -> None:
-        for operation in step.operations:
+        self.apply(step.operations)
+        for span in step.spans:
+            row = self.held.setdefault(span.seq, [])
+            assert span.start == len(row), "positions are contiguous"
+            row.extend((object(), int(token)) for token in span.tokens)
+        assert self.used <= self.limits.pool_cells
+
+    def apply(self, operations: Iterable[Operation]) -> None:
+        for operation in operations:
             if isinstance(operation, Copy):
                 assert self.limits.copies
                 assert not self.held.get(operation.dst), "a copy goes into an empty sequence"
                 source = self.held[operation.src]
                 assert len(source) >= operation.length
                 self.held[operation.dst] = list(source[: operation.length])
-            else:
+            elif isinstance(operation, Truncate):
                 assert operation.length == 0 or self.limits.truncates
                 del self.held[operation.seq][operation.length :]
-        for span in step.spans:
-            row = self.held.setdefault(span.seq, [])
-            assert span.start == len(row), "positions are contiguous"
-            row.extend((object(), int(token)) for token in span.tokens)
+            elif isinstance(operation, Save):
+                assert operation.key not in self.host
+                self.host[operation.key] = [token for _, token in self.held[operation.seq]]
+            elif isinstance(operation, Restore):
+                assert not self.held.get(operation.seq), "a state comes back to an empty sequence"
+                self.held[operation.seq] = [(object(), t) for t in self.host[operation.key]]
+            else:
+                del self.host[operation.key]
+            assert self.used <= self.limits.pool_cells
+            stored = sum(map(len, self.host.values()))
+            assert stored <= self.limits.host_bytes or isinstance(operation, Forget)
+
+    def resize(self, limits: Limits, moves: Moves | None) -> None:
+        """Another cache, with what `moves` names of this one; None: an empty one. Host memory
+        stays."""
+        assert len({move.dst for move in moves or ()}) == len(moves or ())
+        self.limits = limits
+        self.held = {move.dst: self.held.get(move.src, []) for move in moves or ()}
+        assert all(0 <= seq < limits.seq_ids for seq in self.held)
         assert self.used <= self.limits.pool_cells
 
     @property
@@ -44,7 +71,12 @@ def check_books(scheduler: Scheduler, cache: MirrorCache) -> None:
     assert scheduler.pool.used == cache.used
     for sequence in (*scheduler.live.values(), *scheduler.parked.values()):
         assert sequence.seq is not None
-        assert cache.tokens(sequence.seq) == list(sequence.known.view()[: sequence.computed])
+        held = cache.tokens(sequence.seq)
+        assert len(held) == sequence.computed
+        assert held[: len(sequence.known)] == list(sequence.known.view()[: sequence.computed])
+    assert {s.host_key for s in scheduler.host.held.values()} == cache.host.keys()
+    for sequence in scheduler.host.held.values():
+        assert cache.host[sequence.host_key] == list(sequence.known.view()[: sequence.host_tokens])
     ids = [s.seq for s in (*scheduler.live.values(), *scheduler.parked.values())]
     assert len(ids) == len(set(ids)) <= scheduler.limits.seq_ids
     assert len(scheduler.live) <= scheduler.limits.batch_size

@@ -7,8 +7,12 @@ from okno.schedule.fair import FairQueue
 from okno.schedule.sequence import Sequence
 
 
-def waiting(id: str, client: str = "", tokens: int = 10) -> Sequence:
-    return Sequence(id, [1] * tokens, max_tokens=tokens + 5, client=client)
+def waiting(
+    id: str, client: str = "", tokens: int = 10, *, due: float = 0.0, weight: float = 1.0
+) -> Sequence:
+    sequence = Sequence(id, [1] * tokens, max_tokens=tokens + 5, client=client, weight=weight)
+    sequence.due = due
+    return sequence
 
 
 def order(queue: FairQueue) -> list[str]:
@@ -68,3 +72,53 @@ def test_everybody_who_waits_is_listed_once_and_can_be_removed(
         queue.remove(sequence)
         assert sequence.id not in order(queue)
     assert len(queue) == 0
+
+
+def test_within_a_client_the_one_that_is_due_first_goes_first() -> None:
+    queue = filled(waiting("long", due=500), waiting("short", due=20), waiting("next", due=20))
+    assert order(queue) == ["short", "next", "long"]
+
+
+def test_weighty_requests_count_less_against_their_client() -> None:
+    queue = filled(
+        waiting("a1", "a", 40, weight=4.0), waiting("a2", "a", 40, weight=4.0),
+        waiting("b1", "b", 15), waiting("b2", "b", 15),
+    )  # fmt: skip
+    assert order(queue) == ["a1", "b1", "a2", "b2"]
+
+
+ENTRIES = st.lists(
+    st.tuples(
+        st.sampled_from("abc"), st.integers(1, 50), st.floats(0, 100),
+        st.sampled_from([0.25, 1.0, 4.0]), st.integers(0, 30),
+    ),
+    max_size=25,
+)  # fmt: skip
+
+
+@given(ENTRIES)
+def test_the_order_is_that_of_a_naive_reference(
+    entries: list[tuple[str, int, float, float, int]],
+) -> None:
+    """Whoever was served least of all clients, charged as they are taken; ties by name."""
+    queue = FairQueue()
+    served: dict[str, float] = {}
+    lines: dict[str, list[Sequence]] = {}
+    for k, (client, tokens, due, weight, charged) in enumerate(entries):
+        sequence = waiting(str(k), client, tokens, due=due, weight=weight)
+        sequence.arrival = k
+        if client not in lines:
+            floor = min((served[c] for c in lines), default=0.0)
+            served[client] = max(served.get(client, 0.0), floor)
+        queue.add(sequence)
+        lines.setdefault(client, []).append(sequence)
+        queue.charge(client, charged)
+        served[client] += charged
+    expected = []
+    while any(lines.values()):
+        client = min((c for c in lines if lines[c]), key=lambda c: (served[c], c))
+        first = min(lines[client], key=lambda s: (s.due, s.arrival))
+        lines[client].remove(first)
+        served[client] += len(first.known) / first.weight
+        expected.append(first.id)
+    assert order(queue) == expected

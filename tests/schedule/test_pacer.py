@@ -1,50 +1,98 @@
 from __future__ import annotations
 
-from okno.schedule.pacer import ALONE_S, LEAST_ROWS, LONGEST_S, MIXED_S, TILE_ROWS, Pacer
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from okno.schedule.cost import Ahead, LearntRows
+from okno.schedule.pacer import (
+    ALONE_S,
+    LONGEST_S,
+    MIXED_S,
+    TILE_ROWS,
+    Pacer,
+    Target,
+    piece_rows,
+)
 
 
-def learnt(row_s: float, most: int = 10_000) -> Pacer:
-    pacer = Pacer(most)
-    pacer.learn(100, 100 * row_s)
-    return pacer
+def line(row_s: float, decodes: int = 0) -> Callable[[int], float]:
+    return lambda rows: row_s * (rows + decodes)
 
 
-def test_the_first_piece_is_one_tile() -> None:
-    assert Pacer(512).prompt_rows(mixed=False) == TILE_ROWS
-    assert Pacer(16).prompt_rows(mixed=False) == 16
+def test_a_piece_alone_takes_the_time_it_may_in_whole_tiles() -> None:
+    rows = piece_rows(line(1e-3), 10_000)
+    assert rows % TILE_ROWS == 0
+    assert ALONE_S * 1000 - TILE_ROWS < rows <= ALONE_S * 1000
 
 
-def test_pieces_take_the_time_they_may_in_whole_tiles() -> None:
-    for mixed, seconds in ((True, MIXED_S), (False, ALONE_S)):
-        rows = learnt(1e-3).prompt_rows(mixed=mixed)
-        assert rows % TILE_ROWS == 0
-        assert seconds * 1000 - TILE_ROWS < rows <= seconds * 1000
+def test_beside_others_a_piece_keeps_the_gap_and_fills_the_tile_with_them() -> None:
+    rows = piece_rows(lambda n: 0.05 + 1e-3 * n, 10_000, decodes=5)
+    assert (rows + 5) % TILE_ROWS == 0
+    assert 0.05 + 1e-3 * rows <= MIXED_S
 
 
-def test_a_tile_is_not_cut_while_it_is_not_too_long() -> None:
-    assert learnt(LONGEST_S / TILE_ROWS * 0.99).prompt_rows(mixed=True) == TILE_ROWS
+def test_an_asked_gap_is_kept_however_slow_the_prompt_becomes() -> None:
+    def tiled(rows: int) -> float:  # below a tile a row costs ten times as much
+        return 0.9 if rows + 2 >= TILE_ROWS else 0.025 * (rows + 2)
+
+    assert piece_rows(tiled, 256, decodes=2, target=Target(0.25)) == 6
+    assert piece_rows(tiled, 62, decodes=2) == 62  # the default waits where it pays twice
 
 
-def test_on_a_slow_machine_a_piece_keeps_to_its_time() -> None:
-    slow = learnt(0.02)
-    assert slow.prompt_rows(mixed=False) == 25
-    assert slow.prompt_rows(mixed=True) == 10
+def test_no_limit_takes_the_count_that_computes_prompts_fastest() -> None:
+    assert piece_rows(lambda rows: 1.0 + 1e-4 * rows, 508, 4, Target(0)) == 508
 
 
-def test_pieces_never_exceed_the_step_nor_vanish() -> None:
-    assert learnt(1e-8, most=256).prompt_rows(mixed=False) == 256
-    assert learnt(10.0, most=256).prompt_rows(mixed=True) == LEAST_ROWS
+def test_a_count_that_costs_more_than_a_larger_one_is_never_taken() -> None:
+    """The Q4_K_M curve of facts/engine.md: 8 rows take longer than 16."""
+    taken = {8: 0.265, 16: 0.250, 24: 0.50, 32: 0.44, 48: 0.53, 64: 0.83}
+
+    def knee(rows: int) -> float:
+        return taken.get(rows, 0.25 + 0.01 * rows)
+
+    assert piece_rows(knee, 16) == 16
+    assert piece_rows(knee, 40) == 32
 
 
-def test_it_follows_a_machine_that_gets_slower() -> None:
-    pacer = learnt(1e-3)
-    before = pacer.prompt_rows(mixed=False)
+def test_a_slow_decode_step_widens_the_default_gap() -> None:
+    slow = piece_rows(lambda rows: 0.5 + 0.01 * rows, 64, decodes=2)
+    assert 0.5 + 0.01 * slow > MIXED_S
+
+
+def test_where_even_the_fewest_rows_take_too_long_they_still_run() -> None:
+    assert piece_rows(line(10.0), 256) == 8
+    assert piece_rows(line(10.0), 5) == 5
+
+
+@given(
+    st.integers(1, 600), st.integers(0, 64), st.floats(1e-6, 1.0), st.floats(0, 1),
+    st.sampled_from([None, 0.0, 0.05, 1.0]),
+)  # fmt: skip
+def test_pieces_never_exceed_the_step_nor_vanish(
+    most: int, decodes: int, row_s: float, fixed_s: float, itl_s: float | None
+) -> None:
+    rows = piece_rows(lambda n: fixed_s + row_s * (n + decodes), most, decodes, Target(itl_s))
+    assert 1 <= rows <= most
+
+
+@pytest.mark.parametrize("decodes", [0, 3])
+def test_learnt_rows_follow_a_machine_that_gets_slower(decodes: int) -> None:
+    cost = LearntRows()
+    pacer = Pacer(4096, cost)
+    ahead = Ahead(decodes=decodes, prompt_tokens=5000)
+    cost.observe(100, 0.1)
+    before = pacer.prompt_rows(ahead)
     for _ in range(20):
-        pacer.learn(100, 10.0)
-    assert pacer.prompt_rows(mixed=False) < before / 5
+        cost.observe(100, 1.5)
+    assert pacer.prompt_rows(ahead) < before / 3
+    assert cost.seconds(ahead, pacer.prompt_rows(ahead)) <= LONGEST_S
 
 
 def test_steps_of_a_few_rows_teach_nothing_about_prompts() -> None:
-    pacer = Pacer(256)
-    pacer.learn(2, 5.0)
-    assert pacer.prompt_rows(mixed=False) == TILE_ROWS
+    cost = LearntRows()
+    before = cost.seconds(Ahead(), 64)
+    cost.observe(2, 5.0)
+    assert cost.seconds(Ahead(), 64) == before

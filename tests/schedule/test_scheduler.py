@@ -3,11 +3,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from okno.schedule.scheduler import Copy, Limits, Sampled, Scheduler, Step, Truncate
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.step import Copy, Limits, Restore, Sampled, Span, Step, Truncate
 from tests.schedule.mirror import MirrorCache, check_books, next_token
 
 UNIFIED = Limits(batch_size=4, seq_ids=8, pool_cells=4 * 64)
@@ -27,13 +28,20 @@ class Run:
         self.scheduler = Scheduler(self.limits)
         self.cache = MirrorCache(self.limits)
 
-    def add(self, id: str, prompt: list[int], answer: int = 4, client: str = "") -> None:
+    def add(
+        self, id: str, prompt: list[int], answer: int = 4, client: str = "", salt: str = "",
+        weight: float = 1.0,
+    ) -> None:  # fmt: skip
         limit = min(len(prompt) + answer, self.limits.pool_cells)
         self.texts[id] = list(prompt)
-        self.scheduler.add(Sequence(id, prompt, max_tokens=limit, client=client))
+        self.scheduler.add(
+            Sequence(id, prompt, max_tokens=limit, client=client, salt=salt, weight=weight)
+        )
 
-    def step(self, budget: int = 16, prompt_rows: int | None = None) -> Step:
-        step = self.scheduler.schedule(budget, prompt_rows)
+    def step(self, budget: int = 16, prompt_rows: int | None = None, *, right: int = -1) -> Step:
+        """right: so many of three drafts for every live sequence are right; -1: no drafts."""
+        pace = None if prompt_rows is None else lambda _: prompt_rows
+        step = self.scheduler.schedule(budget, pace, self.guesses(right))
         if step.spans:  # as the engine loop does
             self.cache.execute(step)
             check_books(self.scheduler, self.cache)
@@ -44,22 +52,39 @@ class Run:
             if not span.logits:
                 continue
             seen = self.cache.tokens(span.seq)
+            seen = seen[: len(seen) - len(span.drafts)]
             assert seen == self.texts[span.id], "the cache holds this request's tokens, no others"
-            token = next_token(seen)
-            self.texts[span.id].append(token)
-            ended = len(self.texts[span.id]) >= sequence.max_tokens
-            sampled[span.id] = Sampled((token,), ended)
-            if ended:
-                self.done[span.id] = self.texts[span.id]
+            sampled[span.id] = self.sample(span, sequence.max_tokens)
         self.scheduler.update(step, sampled)
         self.steps.append(step)
         return step
 
-    def finish(self, budget: int = 16) -> None:
+    def sample(self, span: Span, max_tokens: int) -> Sampled:
+        """The drafts as far as they are right, and one token more."""
+        text, new = self.texts[span.id], []
+        for draft in [*span.drafts.tolist(), None]:
+            new.append(next_token([*text, *new]))
+            if len(text) + len(new) >= max_tokens or new[-1] != draft:
+                break
+        text += new
+        ended = len(text) >= max_tokens
+        if ended:
+            self.done[span.id] = text
+        return Sampled(tuple(new), ended)
+
+    def guesses(self, right: int) -> dict[str, list[int]]:
+        """For every live sequence three tokens, of which the first `right` will be sampled."""
+        found = {}
+        for id in self.scheduler.live if right >= 0 else ():
+            true = alone(self.texts[id], 3)[len(self.texts[id]) :]
+            found[id] = [*true[:right], *([99] * (3 - right))]
+        return found
+
+    def finish(self, budget: int = 16, right: int = -1) -> None:
         for _ in range(10_000):
             if not self.scheduler.live and not len(self.scheduler.waiting):
                 return
-            assert self.step(budget).spans, "a step with work to do runs something"
+            assert self.step(budget, right=right).spans, "a step with work to do runs something"
         raise AssertionError("the scheduler does not come to an end")
 
 
@@ -218,17 +243,189 @@ def test_cancel_of_an_unknown_request_is_ignored() -> None:
     Run().scheduler.cancel("nobody")
 
 
+def test_drafts_that_are_right_bring_several_tokens_in_one_step() -> None:
+    run = Run()
+    run.add("a", [1, 2, 3], answer=20)
+    run.step()
+    before = len(run.texts["a"])
+    run.step(right=3)
+    assert len(run.texts["a"]) == before + 4
+    run.step(right=0)
+    assert len(run.texts["a"]) == before + 5
+    run.finish(right=2)
+    assert run.done["a"] == alone([1, 2, 3], 20)
+
+
+def test_drafts_take_only_rows_and_cells_that_are_free() -> None:
+    run = Run(Limits(batch_size=2, seq_ids=2, pool_cells=40))
+    run.add("a", [1] * 8, answer=30)
+    run.step(budget=8)
+    run.add("b", [2] * 20, answer=2)
+    step = run.step(budget=8, right=3)  # the prompt comes first
+    assert [len(span.tokens) for span in step.spans] == [1, 7]
+    run.finish(budget=8, right=3)
+    assert run.done["a"] == alone([1] * 8, 30)
+
+
+def test_an_answer_that_ends_inside_its_drafts_is_parked_whole() -> None:
+    run = Run()
+    run.add("a", list(range(12)), answer=3)
+    run.step()
+    run.step(right=3)
+    assert run.done["a"] == alone(list(range(12)), 3)
+    run.add("next", [*run.done["a"], 5], answer=1)
+    run.finish()
+    assert run.cached["next"] == 14  # all but the last token, which nobody computed
+
+
+def test_a_failed_sequence_leaves_its_slot_and_its_cells() -> None:
+    run = Run(replace(UNIFIED, parks=False))
+    run.add("a", [1] * 10, answer=9)
+    step = run.scheduler.schedule(64)
+    run.cache.execute(step)
+    run.scheduler.update(step, {"a": Sampled((), ended=True)})
+    assert (run.scheduler.pool.used, len(run.scheduler.live)) == (0, 0)
+
+
+def test_prefixes_of_another_salt_are_not_shared() -> None:
+    run = Run()
+    prompt = list(range(20))
+    run.add("a", prompt, answer=2, salt="anna")
+    run.finish()
+    run.add("b", prompt, answer=2, salt="boris")
+    run.add("c", prompt, answer=2, salt="anna")
+    run.finish()
+    assert (run.cached["b"], run.cached["c"]) == (0, 19)
+
+
+def test_what_lost_its_cells_comes_back_from_host_memory() -> None:
+    run = Run(Limits(batch_size=1, seq_ids=2, pool_cells=40, host_bytes=100))
+    run.add("a", [1] * 30, answer=4)
+    run.finish()
+    run.add("b", [2] * 30, answer=4)
+    run.finish()
+    run.add("a2", [*run.done["a"], 3], answer=2)
+    run.step()
+    assert any(isinstance(operation, Restore) for operation in run.steps[-1].operations)
+    run.finish()
+    assert run.cached["a2"] == 33
+
+
+def test_without_room_in_host_memory_it_is_computed_again() -> None:
+    run = Run(Limits(batch_size=1, seq_ids=2, pool_cells=40, host_bytes=20))
+    for id, token in (("a", 1), ("b", 2)):
+        run.add(id, [token] * 30, answer=4)
+        run.finish()
+    run.add("a2", [*run.done["a"], 3], answer=2)
+    run.finish()
+    assert run.cached["a2"] == 0
+
+
+def test_a_preempted_sequence_is_swapped_not_computed_again() -> None:
+    def rows(host_bytes: int) -> int:
+        run = Run(Limits(batch_size=4, seq_ids=8, pool_cells=70, host_bytes=host_bytes))
+        for k in range(4):
+            run.add(f"r{k}", [k, *range(12)], answer=40)
+        run.finish()
+        assert run.scheduler.preemptions > 0
+        assert all(run.done[f"r{k}"] == alone([k, *range(12)], 40) for k in range(4))
+        return sum(step.rows for step in run.steps)
+
+    assert rows(1000) < rows(0)
+    assert rows(1000) <= 4 * (13 + 40) + 4
+
+
+def test_models_that_cannot_roll_back_are_swapped_whole() -> None:
+    limits = Limits(batch_size=4, seq_ids=8, pool_cells=70, truncates=False, host_bytes=1000)
+    run = Run(limits)
+    for k in range(4):
+        run.add(f"r{k}", [k, *range(12)], answer=40)
+    run.finish()
+    assert run.scheduler.preemptions > 0
+    assert sum(step.rows for step in run.steps) <= 4 * (13 + 40) + 4
+
+
+def test_a_prefix_that_was_of_use_outlives_newer_ones() -> None:
+    run = Run(Limits(batch_size=1, seq_ids=4, pool_cells=120))
+    system = [7] * 30
+    run.add("s0", [*system, 1], answer=1)
+    run.finish()
+    for k in range(1, 12):  # each brings a prefix of its own; every third asks for the system's
+        prompt = [*system, k] if k % 3 == 0 else [k] * 30
+        run.add(f"s{k}", prompt, answer=1)
+        run.finish()
+        if k % 3 == 0:
+            assert run.cached[f"s{k}"] >= 30
+
+
+def test_a_short_prompt_passes_a_long_one_and_a_long_one_is_not_starved() -> None:
+    run = Run(Limits(batch_size=4, seq_ids=8, pool_cells=4000))
+    run.add("long", [1] * 400, answer=2)
+    run.step(budget=16)
+    order = []
+    for k in range(60):
+        run.add(f"short{k}", [2, k] * 5, answer=1)
+        run.step(budget=16)
+        run.step(budget=16)
+        order += [id for id in run.done if id not in order]
+    run.finish()
+    assert order[0] == "short0"
+    assert "long" in order  # although short ones kept coming
+
+
+def test_a_client_with_every_slot_gives_one_to_a_client_with_none() -> None:
+    run = Run(replace(UNIFIED, batch_size=3))
+    for k in range(6):
+        run.add(f"flood{k}", [k] * 20, answer=30, client="flood")
+    for _ in range(6):
+        run.step(budget=32)
+    assert len(run.scheduler.live) == 3
+    run.add("other", [9] * 5, answer=2, client="quiet")
+    run.step(budget=32)
+    run.step(budget=32)
+    assert "other" in run.done or "other" in run.scheduler.live
+    run.finish(budget=32)
+    assert all(run.done[f"flood{k}"] == alone([k] * 20, 30) for k in range(6))
+
+
+def test_one_client_alone_keeps_its_slots() -> None:
+    run = Run(replace(UNIFIED, batch_size=2))
+    for k in range(4):
+        run.add(f"r{k}", [k] * 10, answer=10)
+    run.step()
+    first = set(run.scheduler.live)
+    for _ in range(5):
+        run.step()
+        assert set(run.scheduler.live) == first
+
+
+def test_low_priority_gives_way_and_comes_back_whole() -> None:
+    run = Run(replace(UNIFIED, batch_size=1))
+    run.add("batch job", [1] * 20, answer=20, weight=0.25)
+    for _ in range(5):
+        run.step()
+    run.add("person", [2] * 10, answer=3, weight=1.0)
+    run.step()
+    assert list(run.scheduler.live) == ["person"]
+    run.finish()
+    assert list(run.done) == ["person", "batch job"]
+    assert run.done["batch job"] == alone([1] * 20, 20)
+
+
+NO_SHRINK = (Phase.explicit, Phase.generate)
 arrivals = st.tuples(
     st.integers(0, 3),  # which common prefix
     st.integers(0, 30),  # how much of it
     st.lists(st.integers(0, 49), min_size=1, max_size=12),
     st.integers(1, 12),  # answer length
     st.integers(0, 2),  # client
+    st.sampled_from(["", "s"]),  # salt
+    st.sampled_from([0.25, 1.0, 4.0]),  # weight
 )
 actions = st.lists(
     st.one_of(
         arrivals,
-        st.just("step"),
+        st.tuples(st.just("step"), st.integers(-1, 3)),
         st.tuples(st.just("cancel"), st.integers(0, 30)),
     ),
     max_size=60,
@@ -241,10 +438,11 @@ limits = st.builds(
     copies=st.booleans(),
     truncates=st.booleans(),
     parks=st.booleans(),
+    host_bytes=st.sampled_from([0, 40, 1000]),
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, phases=NO_SHRINK)
 @given(limits, actions, st.integers(1, 40))
 def test_no_schedule_loses_repeats_reorders_or_mixes_tokens(
     limits: Limits, actions: list[object], budget: int
@@ -254,18 +452,47 @@ def test_no_schedule_loses_repeats_reorders_or_mixes_tokens(
     expected: dict[str, list[int]] = {}
     for action in actions:
         match action:
-            case "step":
-                run.step(budget)
+            case ("step", int(right)):
+                run.step(budget, right=right)
             case ("cancel", int(which)):
                 run.scheduler.cancel(f"r{which}")
                 if f"r{which}" not in run.done:
                     expected.pop(f"r{which}", None)
-            case (int(p), int(take), list(tail), int(answer), int(client)):
+            case (
+                int(p),
+                int(take),
+                list(tail),
+                int(answer),
+                int(client),
+                str(salt),
+                float(weight),
+            ):
                 id = f"r{len(run.texts)}"
                 prompt = prefixes[p][:take] + tail
-                run.add(id, prompt, answer, client=str(client))
+                run.add(id, prompt, answer, client=str(client), salt=salt, weight=weight)
                 expected[id] = alone(prompt, answer)
     run.finish(budget)
     assert {id: run.done[id] for id in expected} == expected
     parked = [s.cells.view() for s in run.scheduler.parked.values()]
     assert run.scheduler.pool.used == run.scheduler.pool.distinct(parked)
+
+
+def test_models_that_cannot_roll_back_start_from_checkpoints_of_others() -> None:
+    limits = Limits(
+        batch_size=2, seq_ids=4, pool_cells=4000, copies=False, truncates=False, host_bytes=9000
+    )
+    run = Run(limits)
+    system = [5] * 600
+    run.add("a", [*system, *range(50)], answer=3)
+    run.finish(budget=64)
+    run.add("same again", [*system, *range(50)], answer=3)
+    run.finish(budget=64)
+    run.add("other question", [*system, 9, 9, 9], answer=3)
+    run.finish(budget=64)
+    assert (run.cached["same again"], run.cached["other question"]) == (640, 512)
+
+
+def test_without_host_memory_no_prompt_is_cut_for_checkpoints() -> None:
+    run = Run(Limits(batch_size=2, seq_ids=4, pool_cells=4000, truncates=False))
+    run.add("a", [5] * 600, answer=1)
+    assert len(run.step(budget=1000).spans[0].tokens) == 600

@@ -14,23 +14,28 @@ from okno.core.events import (
     Event,
     Finished,
     FinishReason,
+    Queued,
     Timings,
     TokenLogprob,
     Usage,
 )
 from okno.core.request import Message, Request
-from okno.core.window import MemoryUse, ModelFacts, Window
+from okno.core.window import MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.client import EngineStatus
 from okno.engines.protocol import (
     Detokenized,
     Embedded,
     Heartbeat,
     Inspection,
+    Recalled,
+    ResizeCounts,
+    Resized,
     Slot,
     Submit,
     Tokenized,
     frame,
 )
+from okno.engines.steps import Piece, StepRecord
 
 FACTS = ModelFacts(
     name="fake-1m", path="/models/fake-1m.Q8_0.gguf", architecture="llama", description="a fake",
@@ -53,10 +58,19 @@ def opened() -> asyncio.Event:
     return gate
 
 
+def a_step(number: int) -> StepRecord:
+    """A step in which one sequence decodes with two drafts beside a piece of a prompt."""
+    return StepRecord(
+        number, 0.5 * number, "prompt_rows", 64, {"copy": 1}, 2, 1, 100, 0,
+        [Piece("a-0", 3, 12, 3, True, 2, 1), Piece("b-0", 4, 0, 64, False)], 0.001, 0.2, 0.003,
+    )  # fmt: skip
+
+
 @dataclass
 class FakeEngine:
     """`answer` in pieces, one token each. Gates: `accept` before Accepted, `step` before every
-    token. `refuse` is raised instead of Accepted, `fail` after `fail_after` tokens.
+    token. `refuse` is raised instead of Accepted, `fail` after `fail_after` tokens. `wait_s` goes
+    with Accepted, `queued` are places that follow it.
 
     seen: all requests; open: those running; cancelled: ids closed before their end.
     """
@@ -74,8 +88,12 @@ class FakeEngine:
     open: set[str] = field(default_factory=set)
     cancelled: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    resizes: list[WindowChange] = field(default_factory=list)
     draining: bool = False
     embed_gate: asyncio.Event = field(default_factory=opened)
+    wait_s: float | None = None
+    queued: Sequence[tuple[int, float | None]] = ()
+    recalled: list[StepRecord] = field(default_factory=lambda: [a_step(k) for k in range(1, 6)])
 
     def status(self) -> EngineStatus:
         return replace(self.current, in_flight=len(self.open))
@@ -99,7 +117,9 @@ class FakeEngine:
             if self.refuse:
                 done = True
                 raise self.refuse
-            yield Accepted(request.id, prompt_tokens=9, queue_position=len(self.open) - 1)
+            yield Accepted(request.id, 9, len(self.open) - 1, self.wait_s)
+            for position, wait_s in self.queued:
+                yield Queued(request.id, position, wait_s)
             async for event in self._tokens(request):
                 done = isinstance(event, Finished) or bool(self.fail)
                 yield event
@@ -166,6 +186,30 @@ class FakeEngine:
     async def inspect(self) -> Inspection:
         slots = [Slot(0, "a-0", "live", 9, 12, 3, "10.0.0.7"), Slot(1, None, "parked", 5, 5, 0)]
         return Inspection(0, slots, ["b-0"], 17, 4096, 10)
+
+    async def steps(self, last: int) -> Recalled:
+        return Recalled(0, self.recalled[-last:], len(self.recalled))
+
+    async def resize(self, change: WindowChange) -> Resized:
+        """Numbers change, `auto` and what is left out stay."""
+        if self.refuse:
+            raise self.refuse
+        self.resizes.append(change)
+        before, memory = self.current.window, self.current.memory
+        assert before is not None
+        assert memory is not None
+        numbers = {
+            name: value
+            for name, value in {
+                "batch_size": change.batch_size, "ctx": change.ctx, "kv_type": change.kv_type,
+                "kv_pool_tokens": change.kv_pool,
+            }.items()
+            if value not in (None, "auto")
+        }  # fmt: skip
+        after = replace(before, **numbers)  # type: ignore[arg-type]
+        self.current = replace(self.current, window=after)
+        counts = ResizeCounts(0.031, False, 4096, 3, 1, 0, 5, 2)
+        return Resized(0, before, after, memory, 7_000_000, ("batch 4",), counts)
 
     async def drain(self, timeout_s: float) -> None:
         """As the contract says: wait for those in flight at most timeout_s, then fail the rest."""

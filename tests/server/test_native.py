@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from okno.core.errors import ErrorInfo
+from okno.engines.tally import Tally
 from okno.server.schemas import MAX_TEXT_CHARS, MAX_TEXT_TOKENS
 from tests.server.fake_engine import READY, FakeEngine
 
@@ -72,6 +73,30 @@ async def test_metrics_count_what_the_engine_counts(client: httpx.AsyncClient) -
     assert found["okno_itl_seconds_count"] == 4
     assert found["okno_e2e_seconds_count"] == 2
     assert found["okno_queue_seconds_sum"] == pytest.approx(0.002)
+    assert found["okno_prompt_cached_ratio_count"] == 2
+    assert found["okno_prompt_cached_ratio_sum"] == pytest.approx(2 * 4 / 9)
+
+
+async def test_metrics_of_the_steps_are_those_of_the_workers(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    tally = Tally(preemptions=3, drafted=20, accepted=14, prefix_hits=5)
+    for rows, seconds in ((1, 0.02), (3, 0.03), (4000, 7.0)):
+        tally.step(rows, seconds, 0.55)
+    engine.current = replace(READY, tally=tally)
+    text = (await client.get("/metrics")).text
+    found = samples(text)
+    assert found["okno_preemptions_total"] == 3
+    assert found["okno_drafted_tokens_total"] == 20
+    assert found["okno_accepted_draft_tokens_total"] == 14
+    assert found["okno_prefix_hits_total"] == 5
+    assert (found["okno_step_rows_count"], found["okno_step_rows_sum"]) == (3, 4004)
+    assert found["okno_step_seconds_sum"] == pytest.approx(7.05)
+    assert found["okno_kv_use_ratio_sum"] == pytest.approx(1.65)
+    for bound, count in (("1.0", 1), ("2.0", 1), ("4.0", 2), ("2048.0", 2), ("+Inf", 3)):
+        assert f'okno_step_rows_bucket{{le="{bound}"}} {count}.0\n' in text
+    assert 'okno_kv_use_ratio_bucket{le="0.5"} 0.0\n' in text
+    assert 'okno_kv_use_ratio_bucket{le="0.6"} 3.0\n' in text
 
 
 async def test_metrics_exist_while_loading(client: httpx.AsyncClient, engine: FakeEngine) -> None:

@@ -176,7 +176,9 @@ async def test_a_page_may_send_the_headers_of_its_sdk_and_read_ours(engine: Fake
         "access-control-request-headers",
     }
     exposed = answer.headers["access-control-expose-headers"].split(", ")
-    assert {"retry-after", "okno-ignored", "okno-queue-position"} <= set(exposed)
+    assert {"retry-after", "okno-ignored", "okno-queue-position", "okno-estimated-wait-s"} <= set(
+        exposed
+    )
 
 
 async def test_the_key_is_demanded_everywhere_but_for_health(engine: FakeEngine) -> None:

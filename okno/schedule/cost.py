@@ -1,0 +1,48 @@
+"""What a step will cost: the question the scheduler asks before it adds rows of prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+FIRST_GUESS_ROW_S = 0.004
+LEARN_FROM_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A step before its prompt rows are chosen. decodes: rows of sequences that decode;
+    decode_cells: cells before them, summed. prompt_depth: cells before the next piece of a prompt;
+    prompt_tokens: known of all live prompts and not computed. used_cells: of the pool."""
+
+    decodes: int = 0
+    decode_cells: int = 0
+    prompt_depth: int = 0
+    prompt_tokens: int = 0
+    used_cells: int = 0
+
+
+class StepCost(Protocol):
+    """Predicts the time of steps; engines/learning.py's StepLearner is the one that serves."""
+
+    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
+        """Of the step `ahead` with so many rows of prompts."""
+        ...
+
+
+class LearntRows:
+    """Rows that all cost the same, learnt from the steps: where nothing else is known."""
+
+    def __init__(self) -> None:
+        self._row_s: float | None = None
+
+    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
+        row_s = FIRST_GUESS_ROW_S if self._row_s is None else self._row_s
+        return row_s * (ahead.decodes + prompt_rows)
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """A step of `rows` rows took `seconds`; those of a few rows teach nothing about prompts."""
+        if rows < LEARN_FROM_ROWS:
+            return
+        row_s = seconds / rows
+        self._row_s = row_s if self._row_s is None else 0.7 * self._row_s + 0.3 * row_s
