@@ -169,7 +169,8 @@ LOOSE = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 300), st.floats(-3, 12).map(lambda x: round(x, 2)),
     st.sampled_from(["auto", "all", "f16", "on", "speed", "x", "", [], ["a"], [1], {}]),
 )  # fmt: skip
-STRICTER = {"host", "allowed_host", "allowed_origin", "alias", "model", "draft", "api_key"}  # texts' insides
+# By the insides of a text.
+STRICTER = {"host", "allowed_host", "allowed_origin", "alias", "model", "draft", "api_key"}
 
 
 @settings(max_examples=400, deadline=None)
