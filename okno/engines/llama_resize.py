@@ -9,18 +9,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import llama_cpp.llama_cpp as lib
+import numpy as np
 
 from okno.core.errors import DoesNotFit
 from okno.core.plan import MemoryPlan
+from okno.core.window import Window
 from okno.engines.choice import Choice
 from okno.engines.engine import EngineBroken
+from okno.engines.llama_batch import Batch
 from okno.engines.llama_transfer import Transfer
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import Switched
 from okno.inspect.memory import free_memory
 from okno.plan.memory_beside import fits_beside
 from okno.schedule.resize import Moves
-from okno.schedule.step import Limits, Operation
+from okno.schedule.step import Limits, Operation, Span
 
 if TYPE_CHECKING:
     from okno.engines.llamacpp import LlamaCpp
@@ -68,6 +71,7 @@ class LlamaResize:
         if fits_beside(self.planned, engine.planned):
             with suppress(DoesNotFit):  # then with the old one gone
                 self._spare = engine.open_context(self.window, self.options)
+                _warm_up(self._spare, self.window)
         states_bytes = self._states_bytes(used_cells)
         self._keeps_states = self._has_room(states_bytes)
         self.moves = self.fits_states and self._keeps_states
@@ -133,6 +137,14 @@ class LlamaResize:
         exact = replace(self.planned, margin_bytes=0)
         later = self._spare is not None or not exact.over_bytes(states_bytes)
         return later and states_bytes <= free_memory().free_bytes
+
+
+def _warm_up(context: lib.llama_context_p, window: Window) -> None:
+    """A step of one row per sequence, so that the first real one finds its memory touched."""
+    batch, token = Batch(window.batch_size), np.zeros(1, dtype=np.int32)
+    batch.fill([Span("", seq, 0, token, 1) for seq in range(window.batch_size)])
+    lib.llama_decode(context, batch.struct)
+    _emptied(context)
 
 
 def _emptied(context: lib.llama_context_p) -> bool:
