@@ -110,11 +110,13 @@ class Speculation:
         return self._checked(choice)
 
     def _plain(self, scheduler: Scheduler, decodes: int, prompt_rows: int) -> Plain:
-        """The step without guesses, as far as it can be foretold."""
+        """The step without guesses, as far as it can be foretold. Beside prompts there are none:
+        their rows take the time that a step may, and are worth a token each for certain."""
         live, most = scheduler.live.values(), self._window.step_tokens
         uncomputed = sum(s.remaining for s in live if not s.decoding)
         rows = min(most, decodes + min(prompt_rows, uncomputed))
         free = min(most, scheduler.pool.free, rows + decodes * LONGEST_GUESS) - rows
+        free = 0 if uncomputed else free
         if scheduler.limits.outputs is not None:
             free = min(free, scheduler.limits.outputs - len(live))
         return Plain(rows, scheduler.pool.used + rows, decodes, max(0, free))

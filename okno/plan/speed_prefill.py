@@ -62,9 +62,9 @@ def _section_s(
     pieces, rest = divmod(tokens, rows)
     first = _piece_s(model, rows, start, neighbours)
     last = _piece_s(model, rows, start + (pieces - 1) * rows, neighbours) if pieces > 1 else first
-    remainder = _piece_s(model, rest, start + pieces * rows, neighbours) if rest else 0.0
-    if neighbours.count and rest:  # the rest shares its step with the next prompt's first rows
-        remainder = last * rest / rows
+    # The rest comes first, at the start of a prompt; or shares its step with another's first rows.
+    at_start = rest and not start and not neighbours.count
+    remainder = _piece_s(model, rest, start, neighbours) if at_start else last * rest / rows
     return pieces * (first + last) / 2 + remainder
 
 

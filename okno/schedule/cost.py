@@ -13,12 +13,14 @@ LEARN_FROM_ROWS = 8
 class Ahead:
     """A step before its prompt rows are chosen. decodes: rows of sequences that decode;
     decode_cells: cells before them, summed. prompt_depth: cells before the next piece of a prompt;
-    prompt_tokens: known of all live prompts and not computed. used_cells: of the pool."""
+    prompt_tokens: known of all live prompts and not computed; prompt_end: length of the prompt
+    that ends last. used_cells: of the pool."""
 
     decodes: int = 0
     decode_cells: int = 0
     prompt_depth: int = 0
     prompt_tokens: int = 0
+    prompt_end: int = 0
     used_cells: int = 0
 
 

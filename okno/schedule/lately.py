@@ -61,6 +61,9 @@ class Lately:
         if not prompt_rows:
             self._step_s.add(seconds, 1)
             return
+        if decodes and self._step_s.value is None and self._row_s.value is not None:
+            # There may be prompts in every step: what their rows do not explain is the step.
+            self._step_s.add(max(0.0, seconds - self._row_s.value * prompt_rows), 1)
         beside_s = (self._step_s.value or 0.0) if decodes else 0.0
         self._row_s.add(max(0.0, seconds - beside_s), prompt_rows)
         self._piece_rows.add(prompt_rows, 1)
@@ -76,7 +79,7 @@ class Lately:
 
     @property
     def pace(self) -> Pace | None:
-        """None until there was a step with prompt rows and one without."""
+        """None until there was a step of prompts alone and one in which somebody decoded."""
         step_s, row_s, piece_rows = (
             self._step_s.value, self._row_s.value, self._piece_rows.value,
         )  # fmt: skip

@@ -122,11 +122,13 @@ class Scheduler:
         decoding = [s for s in self.live.values() if s.decoding]
         prompts = [s for s in self.live.values() if not s.decoding and s.remaining > 0]
         first = min(prompts, key=_turn, default=None)
+        last = max(prompts, key=_turn, default=None)
         return Ahead(
             decodes=len(decoding),
             decode_cells=sum(s.computed for s in decoding),
             prompt_depth=first.computed if first else 0,
             prompt_tokens=sum(s.remaining for s in prompts),
+            prompt_end=len(last.known) if last else 0,
             used_cells=self.pool.used,
         )
 

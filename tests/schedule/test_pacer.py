@@ -13,6 +13,7 @@ from okno.schedule.pacer import (
     MIXED_S,
     TILE_ROWS,
     Pacer,
+    Rest,
     Target,
     piece_rows,
 )
@@ -96,3 +97,22 @@ def test_steps_of_a_few_rows_teach_nothing_about_prompts() -> None:
     before = cost.seconds(Ahead(), 64)
     cost.observe(2, 5.0)
     assert cost.seconds(Ahead(), 64) == before
+
+
+def deep_is_dear(depth: int) -> Callable[[int], float]:
+    """Whole tiles cost the same everywhere, fewer rows more the deeper they are."""
+    return lambda rows: 0.4 if rows % TILE_ROWS == 0 else 0.006 * rows * (1 + depth / 500)
+
+
+def test_what_remains_after_whole_tiles_is_computed_first() -> None:
+    prompt, depth, pieces = 1000, 0, []
+    while depth < prompt:
+        rest = Rest(prompt - depth, lambda rows: deep_is_dear(prompt - rows)(rows))
+        pieces.append(piece_rows(deep_is_dear(depth), 64, rest=rest))
+        depth += pieces[-1]
+    assert pieces == [1000 % TILE_ROWS, *[TILE_ROWS] * (1000 // TILE_ROWS)]
+
+
+def test_no_more_rows_are_paced_than_there_are() -> None:
+    rest = Rest(20, line(1e-3))
+    assert piece_rows(line(1e-3), 256, rest=rest) == 20
