@@ -24,7 +24,7 @@ SEQUENCE_MEMORY = 0.9  # of one sequence: about the last ten guesses of a level 
 SHARED_MEMORY = 0.99
 PRIOR_WEIGHT = 4.0
 LEAST_CHANCE = 0.05
-MARGIN = 1.1  # what is predicted to be less faster than this is not tried: it is noise
+MARGIN = 1.2  # what is predicted to be so much faster is tried (docs/decisions.md)
 
 ALLOWANCE = 0.02
 CREDIT_STEPS = 4
