@@ -176,8 +176,8 @@ class Scheduler:
             self.waiting.add(victim)
 
     def _victim(self) -> Sequence | None:
-        """With no slot free, the next in the queue takes one from a client that has several while
-        its own has none, or from a sequence of lower priority: the youngest of these goes back to
+        """With no slot free, the next in the queue takes one from a client that has at least two
+        more than its own, or from a sequence of lower priority: the youngest of these goes back to
         its line, its state parked. None where nobody has to, or that would not be enough."""
         if len(self.live) < self.limits.batch_size:
             return None
@@ -186,7 +186,7 @@ class Scheduler:
         victims = [
             s for s in self.live.values()
             if s.weight < head.weight
-            or (not counts[head.client] and counts[s.client] > 1 and s.weight == head.weight)
+            or (counts[s.client] > counts[head.client] + 1 and s.weight == head.weight)
         ]  # fmt: skip
         victim = max(victims, key=lambda s: (-s.weight, counts[s.client], s.arrival), default=None)
         if victim is None or not self._starts_without(victim, head):

@@ -388,6 +388,22 @@ def test_a_client_with_every_slot_gives_one_to_a_client_with_none() -> None:
     assert all(run.done[f"flood{k}"] == alone([k] * 20, 30) for k in range(6))
 
 
+def test_two_clients_with_enough_to_do_share_the_slots() -> None:
+    run = Run(Limits(batch_size=6, seq_ids=20, pool_cells=2000))
+    for k in range(8):
+        run.add(f"flood{k}", [k] * 20, answer=60, client="flood")
+    for _ in range(6):
+        run.step(budget=64)
+    for k in range(5):
+        run.add(f"other{k}", [9, k] * 5, answer=30, client="quiet")
+    for _ in range(20):
+        run.step(budget=64)
+    live = [sequence.client for sequence in run.scheduler.live.values()]
+    assert (live.count("flood"), live.count("quiet")) == (3, 3)
+    run.finish(budget=64)
+    assert all(run.done[f"flood{k}"] == alone([k] * 20, 60) for k in range(8))
+
+
 def test_one_client_alone_keeps_its_slots() -> None:
     run = Run(replace(UNIFIED, batch_size=2))
     for k in range(4):
