@@ -13,17 +13,19 @@ from okno.engines.engine import EngineBroken
 
 MOST_AUTO_BYTES = 2**30
 AUTO_SHARE = 4  # of what the plan leaves free, a quarter
+MOST_SLACK = 1.25  # of a buffer over the state in it
 
 Bytes = NDArray[np.uint8]
 
 
 class HostStates:
-    """Saved states by key. Freed buffers are used again: writing to new memory costs 25 times
-    what writing to touched memory does (4,096 tokens: 350 ms against 13, facts/engine.md)."""
+    """Saved states by key. The last freed buffer is used again where it fits: writing to new memory
+    costs 25 times what writing to touched memory does (4,096 tokens: 350 ms against 13,
+    facts/engine.md). A much larger one is not, so that little states hold no large buffers."""
 
     def __init__(self) -> None:
         self._held: dict[int, Bytes] = {}
-        self._spare: list[Bytes] = []
+        self._spare: Bytes | None = None
 
     def save(self, context: lib.llama_context_p, seq: int, key: int) -> None:
         """Copy the state of `seq`."""
@@ -41,15 +43,21 @@ class HostStates:
             raise EngineBroken(f"a saved state of {len(state):,} bytes does not fit the KV cache")
 
     def forget(self, key: int) -> None:
-        """Free what `key` holds; the largest freed buffer is kept for the next state."""
+        """Free what `key` holds; its buffer is kept for the next state."""
         buffer = self._held.pop(key).base
         assert isinstance(buffer, np.ndarray)
-        self._spare = [max([*self._spare, buffer], key=len)]
+        self._spare = buffer
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Of all buffers, the spare one included."""
+        held = sum(len(state.base) for state in self._held.values() if state.base is not None)
+        return held + (0 if self._spare is None else len(self._spare))
 
     def _buffer(self, size: int) -> Bytes:
-        if self._spare and len(self._spare[0]) >= size:
-            return self._spare.pop()
-        self._spare = []
+        spare, self._spare = self._spare, None
+        if spare is not None and size <= len(spare) <= MOST_SLACK * size:
+            return spare
         return np.empty(size, dtype=np.uint8)
 
 

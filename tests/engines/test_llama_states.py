@@ -1,0 +1,45 @@
+"""States of a real engine in host memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from okno.engines.llama_states import HostStates
+from okno.engines.llamacpp import LlamaCpp
+from okno.schedule.step import Span, Step, Truncate
+from tests.engines.drive import DEMO, options
+
+
+@pytest.fixture(scope="module")
+def engine() -> LlamaCpp:
+    return LlamaCpp(options(DEMO, batch_size=2, ctx=256, threads=1), lambda _fraction: None)
+
+
+def computed(engine: LlamaCpp, tokens: int) -> None:
+    """Sequence 0 holds so many tokens."""
+    ids = np.arange(300, 300 + tokens, dtype=np.int32)
+    engine.execute(Step((Truncate(0, 0),), (Span("a", 0, 0, ids, 1),)))
+
+
+def test_little_states_hold_no_large_buffers(engine: LlamaCpp) -> None:
+    states = HostStates()
+    for key in range(0, 8, 2):
+        computed(engine, 200)
+        states.save(engine.context, 0, key)
+        large = states.buffer_bytes
+        states.forget(key)
+        computed(engine, 20)
+        states.save(engine.context, 0, key + 1)
+    assert states.buffer_bytes < large
+
+
+def test_a_freed_buffer_serves_a_state_of_its_size(engine: LlamaCpp) -> None:
+    states = HostStates()
+    computed(engine, 200)
+    states.save(engine.context, 0, 1)
+    before = states.buffer_bytes
+    states.forget(1)
+    computed(engine, 190)
+    states.save(engine.context, 0, 2)
+    assert states.buffer_bytes == before
