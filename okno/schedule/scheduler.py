@@ -22,6 +22,7 @@ from okno.schedule.fair import FairQueue
 from okno.schedule.host import HostStore
 from okno.schedule.pool import KVPool
 from okno.schedule.sequence import Sequence, common_prefix
+from okno.schedule.shares import Want, shared_rows
 from okno.schedule.step import Limits, Sampled, Span, Step
 
 
@@ -259,22 +260,24 @@ class Scheduler:
         return spans
 
     def _prompt_spans(self, left: int, *, must: bool) -> list[Span]:
-        """Pieces of prompts, the one that is due first. must: nothing else runs in this step, so
-        one gets at least one row, whatever that costs the others."""
+        """Pieces of prompts: shared between clients, of each the one that is due first. must:
+        nothing else runs in this step, so one gets at least one row, whatever that costs the
+        others."""
+        prompts = [s for s in self.live.values() if not s.decoding and s.remaining > 0]
+        prompts.sort(key=_turn)
+        wants = [Want(s.client, s.weight, self.cache.longest_piece(s)) for s in prompts]
         spans: list[Span] = []
-        for sequence in sorted(self.live.values(), key=_turn):
-            if sequence.id not in self.live or sequence.decoding or sequence.remaining == 0:
+        for sequence, share in zip(prompts, shared_rows(wants, left), strict=True):
+            if sequence.id not in self.live:
                 continue
             must_run = must and not spans
             if must_run and not self._make_room(1, for_sequence=sequence):
                 continue
-            wanted = min(self.cache.longest_piece(sequence), max(left, 1 if must_run else 0))
+            wanted = max(share, 1 if must_run else 0)
             rows = min(wanted, self.cache.spare_cells(wanted))
-            if rows <= 0:
-                break
-            spans.append(self._span(sequence, rows))
-            self.cache.computed_prompt(sequence)
-            left -= rows
+            if rows > 0:
+                spans.append(self._span(sequence, rows))
+                self.cache.computed_prompt(sequence)
         return spans
 
     def _free_rows(self, row_budget: int, spans: Tokens[Span]) -> int:

@@ -388,6 +388,20 @@ def test_a_client_with_every_slot_gives_one_to_a_client_with_none() -> None:
     assert all(run.done[f"flood{k}"] == alone([k] * 20, 30) for k in range(6))
 
 
+def test_a_flood_of_long_prompts_leaves_another_its_part_of_every_step() -> None:
+    run = Run(Limits(batch_size=8, seq_ids=20, pool_cells=8000))
+    for k in range(12):
+        run.add(f"flood{k}", [k] * 300, answer=20, client="flood")
+    for _ in range(20):  # so much work that a short one is due after all that wait
+        run.step(budget=32)
+    run.add("other", [9] * 40, answer=2, client="quiet")
+    for _ in range(6):
+        run.step(budget=32)
+    assert len(run.texts["other"]) > 40
+    run.finish(budget=64)
+    assert all(run.done[f"flood{k}"] == alone([k] * 300, 20) for k in range(12))
+
+
 def test_two_clients_with_enough_to_do_share_the_slots() -> None:
     run = Run(Limits(batch_size=6, seq_ids=20, pool_cells=2000))
     for k in range(8):

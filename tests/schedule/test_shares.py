@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from okno.schedule.shares import Want, shared_rows
+
+
+def test_one_client_is_served_in_turn() -> None:
+    assert shared_rows([Want("a", 1, 50), Want("a", 1, 50)], 64) == [50, 14]
+
+
+def test_a_short_prompt_beside_long_ones_gets_all_it_wants() -> None:
+    wants = [Want("flood", 1, 800), Want("flood", 1, 800), Want("other", 1, 20)]
+    assert shared_rows(wants, 60) == [40, 0, 20]
+
+
+def test_clients_share_evenly_and_by_weight() -> None:
+    assert shared_rows([Want("a", 1, 90), Want("b", 1, 90)], 60) == [30, 30]
+    assert shared_rows([Want("a", 1, 90), Want("b", 4, 90)], 60) == [12, 48]
+
+
+WANTS = st.lists(
+    st.builds(Want, st.sampled_from("abc"), st.sampled_from([0.25, 1.0, 4.0]), st.integers(1, 200)),
+    max_size=12,
+)
+
+
+@given(WANTS, st.integers(-3, 300))
+def test_no_row_is_lost_and_nobody_gets_more_than_wanted(wants: list[Want], rows: int) -> None:
+    given_rows = shared_rows(wants, rows)
+    assert sum(given_rows) == min(max(0, rows), sum(want.rows for want in wants))
+    assert all(0 <= got <= want.rows for got, want in zip(given_rows, wants, strict=True))
