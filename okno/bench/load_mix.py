@@ -4,8 +4,8 @@
 `short-long`     80 % of prompts 40 words, 20 % 800 words, answers of 32 tokens; `short-long:OUT`.
 `sharegpt`       log-normal with the means of ShareGPT in Kwon et al., "Efficient Memory Management
                  for Large Language Model Serving with PagedAttention", SOSP 2023, figure 11:
-                 prompts 161.31 tokens, answers 337.99. The paper prints no spread; sigma = 1 is
-                 our choice, a long tail like that of its histograms.
+                 prompts 161.31 tokens, answers 337.99 (from memory: the paper could not be read
+                 here). Sigma = 1 is our choice.
 `burstgpt`       log-normal fitted to 38 rows of the public BurstGPT trace (Wang et al., arXiv
                  2401.17644): the answered requests among those that its data set page
                  (lzzmm/BurstGPT) shows first, all of the conversation log. A small sample. Its

@@ -6,8 +6,9 @@ asked at every step, also when nothing is checked: the token sampled then tells 
 would have been right, so nobody has to try a text out to know whether it repeats itself. Only
 where guessing itself costs (a draft model) `Patience` tries again now and then, ever more rarely.
 
-`Account` bounds the damage of wrong beliefs: what speculation loses against steps without it, by
-the clock, is at most ALLOWANCE of the time, CREDIT_STEPS steps and one investment.
+`Account` bounds the damage of wrong beliefs: what speculation loses, by the clock, against what
+steps without it are believed to take is at most ALLOWANCE of the time, CREDIT_STEPS steps and one
+investment. It is only as good as that belief: up to 6 % was measured (docs/benchmarks).
 """
 
 from __future__ import annotations
