@@ -119,8 +119,8 @@ class Config:
 def shape_of(
     config: Config, *, n_vocab: int | None, is_tied: bool, rope_base: float | None = None
 ) -> Shape:
-    """The shape; n_vocab and is_tied as the weights say, rope_base as Rope has it. Raises ModelUnusable for a kind that
-    cannot be converted."""
+    """The shape; n_vocab and is_tied as the weights say, rope_base as Rope has it. Raises
+    ModelUnusable for a kind that cannot be converted."""
     architecture = ARCHITECTURES.get(config.model_type)
     if architecture is None:
         known = ", ".join(sorted(ARCHITECTURES))
