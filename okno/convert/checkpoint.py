@@ -57,7 +57,7 @@ class Checkpoint:
         Raises ModelUnusable."""
         stored = self._stored(name)
         columns = stored.shape[-1] if stored.shape else 1
-        assert first >= 0 and (first + count) * columns <= stored.n_values, (name, first, count)
+        assert 0 <= first * columns <= (first + count) * columns <= stored.n_values, (name, first)
         return self._values(name, stored, first * columns, count * columns).reshape(count, columns)
 
     def _stored(self, name: str) -> StoredTensor:
@@ -114,7 +114,7 @@ def _check_format(folder: Path, names: list[str]) -> None:
         raise ModelUnusable(
             f"{folder} has its weights as {pickles[0]}, which is a pickle: a program that Python "
             "runs to read it, and that may do anything on this machine, so okno does not open it. "
-            "Get the model as safetensors or GGUF (most publishers have it so), or convert it where "
+            "Get the model as safetensors or GGUF (most publishers have both), or convert it where "
             "you trust the file: AutoModelForCausalLM.from_pretrained(folder)"
             ".save_pretrained(other_folder)."
         )

@@ -107,9 +107,14 @@ class Config:
         found = self._values.get(key)
         return found if isinstance(found, bool) else None
 
-    def has(self, key: str) -> bool:
-        """Whether it says anything but null for `key`."""
-        return self._values.get(key) is not None
+    def says(self, key: str) -> bool:
+        """Whether the file mentions `key`, be it as null."""
+        return key in self._values
+
+    def value(self, key: str, default: object) -> object:
+        """Whatever it says for `key`; default: where it says nothing, or null."""
+        found = self._values.get(key)
+        return default if found is None else found
 
     def part(self, key: str) -> Mapping[str, object]:
         found = self._values.get(key)
