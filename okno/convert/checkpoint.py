@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +24,14 @@ from okno.inspect.source_open import CONFIG
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # The types a checkpoint may store weights in, as numpy holds them: BF16 as the bits it consists of.
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"),
     "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"),
     "U8": np.dtype("u1"), "BOOL": np.dtype("?"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4"),
     "U64": np.dtype("<u8"),
 }  # fmt: skip
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 class Checkpoint:
@@ -60,6 +61,18 @@ class Checkpoint:
         assert 0 <= first * columns <= (first + count) * columns <= stored.n_values, (name, first)
         return self._values(name, stored, first * columns, count * columns).reshape(count, columns)
 
+    def mapped(self, name: str) -> Array:
+        """The whole tensor without reading it: for a look at few of its rows. Raises ModelUnusable.
+
+        Only safe while nobody cuts the file short.
+        """
+        stored = self._stored(name)
+        if not stored.n_values:
+            return np.empty(stored.shape, DTYPES[stored.dtype])
+        path = self.folder / stored.part
+        kind = DTYPES[stored.dtype]
+        return np.memmap(path, kind, "r", stored.offset, stored.shape)
+
     def _stored(self, name: str) -> StoredTensor:
         stored = self.tensors.get(name)
         if stored is None:
@@ -77,12 +90,12 @@ class Checkpoint:
 
     def _values(self, name: str, stored: StoredTensor, first: int, count: int) -> Array:
         kind = DTYPES[stored.dtype]
-        found = np.empty(count, kind)
+        found: Array = np.empty(count, kind)
         path = self.folder / stored.part
         try:
             with path.open("rb") as file:
                 file.seek(stored.offset + first * kind.itemsize)
-                got = file.readinto(found.view(np.uint8))  # type: ignore[attr-defined]
+                got = file.readinto(found.view(np.uint8).data)
         except OSError as error:
             raise ModelUnusable(f"{path} cannot be read: {error.strerror}.") from None
         if got != found.nbytes:
@@ -90,6 +103,16 @@ class Checkpoint:
                 f"{path} was cut short while {name!r} was read. Get the file again."
             )
         return found
+
+
+def model_name(folder: Path) -> str:
+    """What the model in `folder` is called: its folder, or its repository in the cache of the hub
+    (`models--owner--name/snapshots/revision`)."""
+    path = folder.absolute()
+    cached = path.parent.parent.name
+    if path.parent.name == "snapshots" and cached.startswith("models--"):
+        return cached.removeprefix("models--").rsplit("--", 1)[-1]
+    return path.name or "model"
 
 
 def _described(folder: Path) -> Described:
@@ -102,7 +125,7 @@ def _described(folder: Path) -> Described:
             "from where the weights came from."
         )
     with closing(LocalSource(folder / start)) as source:
-        return describe(source, folder.resolve().name)
+        return describe(source, model_name(folder))
 
 
 def _check_format(folder: Path, names: list[str]) -> None:

@@ -46,7 +46,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family(),
     "qwen2_moe": Family(
         demands={"norm_topk_prob": False, "decoder_sparse_step": 1, "tie_word_embeddings": False}
-    ),  # fmt: skip
+    ),
     "qwen3": Family(),
     "qwen3_moe": Family(demands={"norm_topk_prob": True, "decoder_sparse_step": 1}),
     "gemma2": GEMMA,

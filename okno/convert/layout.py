@@ -68,10 +68,18 @@ class Target:
         return math.prod(self.dimensions[1:])
 
 
-def layout(model: Described, family: Family, shapes: Sequence[Tensor]) -> tuple[Target, ...]:
+def layout(
+    model: Described,
+    family: Family,
+    shapes: Sequence[Tensor],
+    *,
+    is_zero: Callable[[str], bool] = lambda name: False,
+) -> tuple[Target, ...]:
     """The targets that `shapes` (name, dimensions) ask for, in that order.
 
-    Raises ModelUnusable for a tensor that is missing, has the wrong shape, or has no place.
+    is_zero: whether a tensor of the checkpoint holds nothing but zeros: AutoGPTQ adds such a bias
+    to every layer it packs, and they are left out where the family has none. Raises ModelUnusable
+    for a tensor that is missing, has the wrong shape, or has no place.
     """
     found = _Found(model)
     if model.sizes.tied and model.config.flag("tie_word_embeddings") is False:
@@ -80,14 +88,14 @@ def layout(model: Described, family: Family, shapes: Sequence[Tensor]) -> tuple[
     for name, dimensions in shapes:
         pieces = () if name in FACTORS else found.take(name, dimensions)
         targets.append(Target(name, dimensions, pieces, _change(family, name)))
-    found.check_nothing_left()
+    found.check_nothing_left(is_zero)
     return tuple(targets)
 
 
 def _change(family: Family, name: str) -> Change:
-    if family.permutes and name.startswith("blk.") and ".attn_" in name:
-        if name.endswith(("attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias")):
-            return "pairs"
+    turned = ("attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias")
+    if family.permutes and name.endswith(turned):
+        return "pairs"
     return "shift" if family.norm_shift and name.endswith("_norm.weight") else "none"
 
 
@@ -124,11 +132,12 @@ class _Found:
             )
         return pieces
 
-    def check_nothing_left(self) -> None:
+    def check_nothing_left(self, is_zero: Callable[[str], bool]) -> None:
         copies = ("output.weight",) if self._model.sizes.tied else ()  # of the embeddings
-        left = [name for name in self._left if name not in copies]
-        if left:
-            source = next(iter(self._left[left[0]].values())).source
+        for name in self._left.keys() - set(copies):
+            source = next(iter(self._left[name].values())).source
+            if source.endswith(".bias") and is_zero(source):
+                continue
             raise self.wrong(f"has a tensor {source!r} for which its family has no place")
 
     def wrong(self, what: str) -> ModelUnusable:
@@ -182,11 +191,8 @@ def _stacked(
         return
     n_expert, rows, _ = shape
     if part != "gate_up_proj":
-        yield (
-            f"blk.{layer}.ffn_{EXPERT_PARTS[part]}_exps.weight",
-            0,
-            Piece(name, 0, n_expert * rows),
-        )
+        target = f"blk.{layer}.ffn_{EXPERT_PARTS[part]}_exps.weight"
+        yield target, 0, Piece(name, 0, n_expert * rows)
         return
     half = rows // 2
     for expert in range(n_expert):

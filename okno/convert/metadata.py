@@ -24,11 +24,12 @@ EPSILON = 1e-6
 
 def metadata_of(model: Described, file_type: str, n_params: int) -> dict[str, Value]:
     """The values of the header: general ones and those of the architecture."""
-    config, architecture = model.config, model.sizes.architecture
+    config, architecture, moe = model.config, model.sizes.architecture, model.sizes.moe
     own: dict[str, Value] = {
         "attention.layer_norm_rms_epsilon": config.real("rms_norm_eps", EPSILON)
     }
-    own |= _rope_values(model.rope, architecture) | _capping(config, architecture)
+    own |= _rope_values(model.rope, architecture)
+    own |= _capping(config, architecture)
     if architecture == "phi3":
         own["attention.sliding_window"] = 0  # the engine asks for the key and slides not at all
     return {
@@ -36,9 +37,7 @@ def metadata_of(model: Described, file_type: str, n_params: int) -> dict[str, Va
         **{f"{architecture}.{key}": value for key, value in own.items()},
         "general.type": "model",
         "general.name": _shown_name(model),
-        "general.size_label": size_label(
-            n_params, model.sizes.moe.n_expert if model.sizes.moe else 0
-        ),
+        "general.size_label": size_label(n_params, moe.n_expert if moe else 0),
         "general.file_type": NUMBERS[file_type],
         "general.quantization_version": 2,
     }
@@ -55,7 +54,7 @@ def file_type_of(tensors: Sequence[TensorInfo]) -> str:
 
 
 def size_label(n_params: int, n_expert: int = 0) -> str:
-    """`7.2B`, `135M`; with experts `8x46.7B` would mislead, so the whole is given: `47B-A8`."""
+    """`7.2B`, `135M`; with its number of experts `47B-8E` (of all weights, whichever are used)."""
     for unit, name in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
         if n_params >= unit:
             shown = f"{n_params / unit:.1f}" if n_params < 10 * unit else f"{n_params / unit:.0f}"

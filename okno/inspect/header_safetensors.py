@@ -102,6 +102,10 @@ def describe(source: Source, name: str) -> Described:
     sizes = sizes_of(shape_of(config, n_vocab=n_vocab, is_tied=is_tied, rope_base=rope.base), name)
     if sizes.architecture not in KNOWN:
         raise ModelUnusable(f"{where}: the tensors of {sizes.architecture} are not described.")
+    # AutoGPTQ adds a bias of zeros to every layer it packs
+    has_none = bool(separate or config.part("quantization_config")) and not (
+        config.flag("attention_bias") or config.flag("mlp_bias")
+    )
     shapes = [*tensors_of(sizes), *factor_tensors(rope, sizes.architecture)]
     return Described(
         name=name,
@@ -113,7 +117,7 @@ def describe(source: Source, name: str) -> Described:
         sizes=sizes,
         rope=rope,
         values=values_of(sizes, name) | _sliding(config, sizes),
-        shapes=(*shapes, *_biases(weights, sizes, {name for name, _ in shapes})),
+        shapes=(*shapes, *(() if has_none else _biases(weights, sizes, {n for n, _ in shapes}))),
     )
 
 

@@ -67,6 +67,11 @@ class Config:
         self._values = {**DEFAULTS.get(str(joined.get("model_type")), {}), **joined}
 
     @property
+    def values(self) -> Mapping[str, object]:
+        """Everything it says, of the language part first, and the defaults of its kind."""
+        return self._values
+
+    @property
     def model_type(self) -> str:
         return str(self._values.get("model_type", ""))[:60]
 

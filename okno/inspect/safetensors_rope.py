@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from okno.core.errors import ModelUnusable
 from okno.inspect.safetensors_config import DEFAULT_CTX, Config
@@ -109,5 +110,5 @@ def _factors(found: object) -> tuple[float, ...]:
     return tuple(float(item) for item in found if _is_number(item))
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
