@@ -132,7 +132,5 @@ class _Last:
 def _values(checkpoint: Checkpoint, plan: Planned, file_type: str) -> dict[str, Field]:
     """All values of the header but where it comes from."""
     model = checkpoint.described
-    return {
-        **metadata_of(model, file_type, plan.n_params),
-        **vocabulary_of(checkpoint.folder, model.sizes.n_vocab),
-    }
+    vocabulary = vocabulary_of(checkpoint.folder, model.sizes.n_vocab)
+    return metadata_of(model, file_type, plan.n_params, vocabulary)
