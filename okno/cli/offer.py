@@ -34,7 +34,9 @@ def offer_of(plan: FetchPlan, request: PlanRequest) -> Offer:
     try:
         report = make_plan(replace(request, model=address_of(plan)))
     except OknoError as error:
-        return Offer((*lines, f"How it would run here cannot be said before: {error.message}"), None)
+        return Offer(
+            (*lines, f"How it would run here cannot be said before: {error.message}"), None
+        )
     fits = report.plan.pick is not None
     return Offer((*lines, *_runs(report)), fits, report)
 

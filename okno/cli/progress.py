@@ -1,4 +1,4 @@
-"""Loading, downloading, converting, shown: a bar on a terminal, plain lines elsewhere. To stderr."""
+"""Loading, downloading, converting, shown on stderr: a bar on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -57,18 +57,14 @@ class _Stages:
         self._bars = bars
         self._stage = ""
 
-    def __call__(
-        self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None
-    ) -> None:
+    def __call__(self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None) -> None:
         if stage != self._stage:
             for task in self._bars.task_ids:
                 self._bars.remove_task(task)
             self._task = self._bars.add_task(stage, total=None, left="")
             self._stage = stage
         left = "" if left_s is None else f"{duration(left_s)} left"
-        self._bars.update(
-            self._task, completed=done_bytes, total=total_bytes or None, left=left
-        )
+        self._bars.update(self._task, completed=done_bytes, total=total_bytes or None, left=left)
 
 
 class _Lines:
@@ -77,9 +73,7 @@ class _Lines:
     def __init__(self) -> None:
         self._told = ("", -1)
 
-    def __call__(
-        self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None
-    ) -> None:
+    def __call__(self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None) -> None:
         quarter = QUARTERS * done_bytes // total_bytes if total_bytes else 0
         if (stage, quarter) == self._told or (self._told[0] == stage and quarter < self._told[1]):
             return

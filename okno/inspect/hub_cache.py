@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from okno.inspect.listing import (
@@ -158,3 +158,23 @@ def _entries(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.iterdir())
     except OSError:
         return
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Files of a repository that did not come in full. size: what of them is here."""
+
+    repository: str
+    size_bytes: int
+
+
+def interrupted(cache: Path) -> list[Interrupted]:
+    """The downloads into the cache that were cut short (or go on just now)."""
+    found = []
+    for folder in _subfolders(cache):
+        named = REPOSITORY.fullmatch(folder.name)
+        partial = [path for path in _entries(folder / "blobs") if path.suffix == ".incomplete"]
+        if named and partial:
+            begun = sum(path.stat().st_size for path in partial)
+            found.append(Interrupted(f"{named[1]}/{named[2]}", begun))
+    return found
