@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +27,10 @@ from okno.bench.shapes import PRESETS
 from okno.bench.tensors import Shape
 
 SHAPES = ("llama-13b", "llama-1b", "tiny", "mha-tiny")
-DTYPES = {"I32": np.dtype("<i4"), "F16": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "F16": np.dtype("<f2")}
 # Root of the mean square of numbers of 4 bits around 8, when all are equally frequent.
 SPREAD = {4: 4.637, 8: 73.9}
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Entry:
 
     @property
     def n_bytes(self) -> int:
-        return int(np.prod(self.shape)) * DTYPES[self.dtype].itemsize
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 def write_gptq(shape: Shape, folder: Path, options: Options) -> int:
@@ -171,9 +173,7 @@ def _values(entry: Entry, options: Options) -> Array:
     return _floats(entry, options, rng).astype(kind)
 
 
-def _floats(
-    entry: Entry, options: Options, rng: np.random.Generator
-) -> npt.NDArray[np.floating[npt.NBitBase]]:
+def _floats(entry: Entry, options: Options, rng: np.random.Generator) -> Array:
     """Scales for weights of the size 1 / sqrt(inputs), norms of ones, embeddings."""
     if entry.name.endswith(".bias"):
         return np.zeros(entry.shape, np.float32)

@@ -1,4 +1,4 @@
-"""A SentencePiece vocabulary as Llama 2 has it, trained in seconds on texts that are here anyway."""
+"""A SentencePiece vocabulary as Llama 2 has it, trained in seconds on texts that are there."""
 
 from __future__ import annotations
 
