@@ -21,6 +21,7 @@ COMMANDS = {
     "pull": "Download a model from the Hugging Face hub: first its size and whether it runs here.",
     "models": "List the models on this machine.",
     "rm": "Remove a model from this machine.",
+    "convert": "Convert a checkpoint (safetensors, GPTQ, AWQ) to a GGUF file.",
     "plan": "Show what every window of a model costs and gives here, and pick the best.",
     "recommend": "Rank the models of the catalog by what this hardware really gives.",
     "tune": "Measure the best few windows of a model on this machine and pick one.",

@@ -57,7 +57,7 @@ def obtain(asked: str, folder: Path, wants: Wants, listener: Listener | None = N
     from okno.convert.ready import engine_ready
 
     kept = _kept(found, wants, to)
-    made = engine_ready(found.path, kept, to.progress)
+    made = engine_ready(found.path, kept, to.progress, to.say)
     return replace(made, name=found.name, source=found.path)
 
 
