@@ -130,7 +130,7 @@ def _tensors(model: Described) -> tuple[TensorInfo, ...]:
     if model.quantised is None:
         found = typed_as(model.sizes, list(model.shapes), model.prevailing)
     else:
-        found = carried(list(model.shapes), _becomes(model.quantised))
+        found = carried(list(model.shapes), _becomes(model.quantised), model.prevailing)
     wanted = sum(tensor.n_values for tensor in found)
     there = sum(tensor.n_values for tensor in model.weights.tensors.values())
     if wanted > MAX_PARAMS or (model.quantised is None and there < LEAST_SHARE * wanted):
@@ -176,12 +176,12 @@ def _becomes(quantised: Quantised) -> str:
 
 
 def _prevailing(weights: Weights) -> str:
-    """F32, F16 or BF16: what most values are stored in."""
+    """F32, F16 or BF16: what most values are stored in that are not packed."""
     counts: Counter[str] = Counter()
-    for tensor in weights.tensors.values():
-        counts[tensor.dtype] += tensor.n_values
-    most = counts.most_common(1)[0][0] if counts else "F16"
-    return most if most in ("F32", "BF16") else "F16"
+    for name, tensor in weights.tensors.items():
+        if tensor.dtype in ("F32", "F16", "BF16") and not name.endswith(".scales"):
+            counts[tensor.dtype] += tensor.n_values
+    return counts.most_common(1)[0][0] if counts else "F16"
 
 
 def _ending(weights: Weights, ends: tuple[str, ...]) -> StoredTensor | None:

@@ -163,6 +163,12 @@ def test_a_family_that_is_planned_but_not_converted(tmp_path: Path) -> None:
     assert "'granite'; these can be converted: " in message
 
 
+@pytest.mark.parametrize("said", [{"quant_method": "fp8"}, {"load_in_4bit": True}])
+def test_a_packing_that_is_planned_but_not_converted(tmp_path: Path, said: dict[str, Any]) -> None:
+    message = told(with_config(tmp_path / "m", quantization_config=said))
+    assert "cannot be converted yet; GPTQ and AWQ can" in message
+
+
 @pytest.mark.parametrize(
     ("changes", "told_of"),
     [
