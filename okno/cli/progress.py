@@ -71,13 +71,13 @@ class _Lines:
     """A line when a stage begins, and at each quarter of it."""
 
     def __init__(self) -> None:
-        self._told = ("", -1)
+        self._told: dict[str, int] = {}
 
     def __call__(self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None) -> None:
         quarter = QUARTERS * done_bytes // total_bytes if total_bytes else 0
-        if (stage, quarter) == self._told or (self._told[0] == stage and quarter < self._told[1]):
+        if quarter <= self._told.get(stage, -1):
             return
-        self._told = (stage, quarter)
+        self._told[stage] = quarter
         much = f" {size(done_bytes)} of {size(total_bytes)}" if total_bytes else ""
         left = "" if left_s is None or done_bytes >= total_bytes else f", {duration(left_s)} left"
         typer.echo(f"{stage}:{much}{left}", err=True)

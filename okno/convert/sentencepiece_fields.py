@@ -64,6 +64,8 @@ def check_supported(model: SentencePieceModel, where: str) -> None:
         raise _unsupported(where, "has no tokens for single bytes, which the engine needs")
     if model.kind == BPE and (model.charsmap or model.remove_extra_spaces):
         raise _unsupported(where, "normalises text before merging")
+    if model.kind == UNIGRAM and not model.remove_extra_spaces:
+        raise _unsupported(where, "is a unigram model that keeps runs of spaces")
     if model.kind == UNIGRAM and model.byte_fallback:
         raise _unsupported(where, "is a unigram model that writes unknown characters as bytes")
     if model.kind == UNIGRAM and len(model.charsmap) in range(1, 5):
@@ -81,7 +83,7 @@ def _tokens(
     model: SentencePieceModel, files: TokenizerFiles, n_vocab: int, where: str
 ) -> list[Token]:
     """The pieces, with added tokens in or behind them, and fillers up to n_vocab."""
-    tokens = {id_: _as_matched(piece) for id_, piece in enumerate(model.pieces)}
+    tokens = {id_: _as_matched(piece, model.kind) for id_, piece in enumerate(model.pieces)}
     for added in added_tokens(files):
         held = tokens.get(added.id)
         if held is not None and held.type == TokenType.UNKNOWN and held.text == added.content:
@@ -91,9 +93,9 @@ def _tokens(
     return padded(tokens, n_vocab, where, UNUSED_SCORE)
 
 
-def _as_matched(piece: Token) -> Token:
-    """The engine matches user-defined symbols in the text itself, where spaces are spaces."""
-    if piece.type == TokenType.USER_DEFINED:
+def _as_matched(piece: Token, kind: int) -> Token:
+    """The `llama` engine matches user-defined symbols in the text, where spaces are spaces."""
+    if kind == BPE and piece.type == TokenType.USER_DEFINED:
         return Token(piece.text.replace("▁", " "), piece.type, piece.score)
     return piece
 

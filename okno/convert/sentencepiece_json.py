@@ -75,13 +75,13 @@ def _space_prefix(tokenizer: TokenizerJson, where: str) -> bool:
         ((prepended, replaced), ()): True,
         ((replaced,), ()): False,
         ((replaced,), ("split at ' ', mergedwithprevious",)): False,
-        ((), ("metaspace always",)): True,
         ((), ("metaspace never",)): False,
         ((), ("metaspace first",)): True,
     }
     found = known.get((steps, rules))
     if found is None:
-        raise _otherwise(where, f"treats spaces by the rules {[*steps, *rules]}")
+        said = [*steps, *rules]
+        raise _otherwise(where, f"treats spaces by {said}" if said else "has no rules for spaces")
     return found
 
 

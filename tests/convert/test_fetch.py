@@ -108,6 +108,18 @@ def test_a_quantisation_is_chosen_by_its_name_in_either_order_with_a_revision(hu
     assert get("owner/many-GGUF/s.Q4_K_M.gguf", cache).read_bytes() == Q4
 
 
+def test_a_quantisation_called_just_so_wins_over_longer_names(hub, cache):
+    files = hub.repos["owner/many-GGUF"].files
+    files["s.Q4_K_S.gguf"] = Q8
+    with pytest.raises(ModelNotFound, match="has 2 models, so say which: s"):
+        plan_of("owner/many-GGUF:q4_k", cache)
+    files["s-q4_K.gguf"] = Q8
+    assert get("owner/many-GGUF:q4_k", cache).name == "s-q4_K.gguf"
+    get("owner/many-GGUF:q4_k_m", cache)
+    (found,) = find_cached(Reference("owner", "many-GGUF", quant="Q4_K"), cache)
+    assert found.path.name == "s-q4_K.gguf"
+
+
 def test_several_models_without_a_choice_are_listed_with_their_sizes(hub, cache):
     with pytest.raises(ModelNotFound) as caught:
         plan_of("owner/many-GGUF", cache)
