@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from okno.convert.cache import cached_path, converted_folder, locked, sweep, written
 from okno.convert.checkpoint import Checkpoint
 from okno.convert.families import notes_on
 from okno.convert.fields import Field
+from okno.convert.hashing import hashing
 from okno.convert.metadata import file_type_of, metadata_of
 from okno.convert.packed_notes import notes_on_packed
 from okno.convert.packed_targets import is_reordered
@@ -97,23 +96,11 @@ def _convert(
     values |= fields_of(provenance_of(sources, wants, unknown_hashes(sources)))
     size = file_bytes(plan, values)
     what = f"Converting {checkpoint.described.name}"
-    with written(path, size, what) as part, _hashing(sources) as hashes:
+    with written(path, size, what) as part, hashing(sources) as hashes:
         last = _Last(sources, wants, hashes)
         write_model(checkpoint, plan, values, part, progress, last)
     notes = notes_on(checkpoint.described, plan.family) + notes_on_packed(plan.packed)
     return Converted(path, size, file_type, notes)
-
-
-@contextmanager
-def _hashing(sources: Sources) -> Iterator[Future[dict[str, str]]]:
-    """Hashes the sources meanwhile: they are read for the conversion anyway, so they come from
-    memory and not from the disk. Stops when the conversion fails."""
-    stopped = Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
-        try:
-            yield pool.submit(sources.hashes, stopped)
-        finally:
-            stopped.set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,16 @@ def write_hollow_gguf(
         part.unlink(missing_ok=True)
 
 
-def gguf_header(values: Mapping[str, Field], tensors: Sequence[TensorInfo]) -> bytes:
+def gguf_header(
+    values: Mapping[str, Field], tensors: Sequence[TensorInfo], carried: Sequence[bytes] = ()
+) -> bytes:
     """Everything before the data, padded. Its length depends on names, dimensions and values, not
     on the tensors' types. The data of each tensor begins where that of the one before it ends,
-    `padded`."""
+    `padded`. carried: further pairs of key and value, as another file has them."""
     kept = {key: value for key, value in values.items() if key != "general.alignment"}
-    header = bytearray(MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(kept)))
+    n_pairs = len(carried) + len(kept)
+    header = bytearray(MAGIC + struct.pack("<IQQ", VERSION, len(tensors), n_pairs))
+    header += b"".join(carried)
     for key, value in kept.items():
         header += _text(key) + _value(value)
     offset = 0
