@@ -13,7 +13,7 @@ from okno.cli.text import for_stderr, size
 from okno.config.load import load
 from okno.config.settings import ServeSettings
 from okno.core.errors import BadSetting
-from okno.inspect.hub_cache import hub_cache
+from okno.inspect.hub_home import hub_cache
 from okno.inspect.models import models_folder
 
 EPILOG = (

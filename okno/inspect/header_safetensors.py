@@ -130,7 +130,8 @@ def _tensors(model: Described) -> tuple[TensorInfo, ...]:
     if model.quantised is None:
         found = typed_as(model.sizes, list(model.shapes), model.prevailing)
     else:
-        found = carried(list(model.shapes), _becomes(model.quantised), model.prevailing)
+        kind, anew = _becomes(model.quantised), _anew(model.quantised)
+        found = carried(list(model.shapes), kind, anew, model.prevailing)
     wanted = sum(tensor.n_values for tensor in found)
     there = sum(tensor.n_values for tensor in model.weights.tensors.values())
     if wanted > MAX_PARAMS or (model.quantised is None and there < LEAST_SHARE * wanted):
@@ -172,7 +173,16 @@ def _becomes(quantised: Quantised) -> str:
         return "MXFP4"
     if quantised.method == "FP8" or quantised.bits > 4:
         return "Q8_0"
-    return "Q4_0" if quantised.is_symmetric and quantised.method == "GPTQ" else "Q4_1"
+    is_plain = quantised.is_symmetric or quantised.bits < 4
+    return "Q4_0" if is_plain and quantised.method == "GPTQ" else "Q4_1"
+
+
+def _anew(quantised: Quantised) -> str | None:
+    """The type of layers whose inputs no other layer can put in order: what convert/repack.py
+    finds for weights as they usually are. None: there are no such layers."""
+    if not quantised.act_order or quantised.method != "GPTQ":
+        return None
+    return {2: "Q4_K", 3: "Q5_K", 4: "Q6_K"}.get(quantised.bits)
 
 
 def _prevailing(weights: Weights) -> str:

@@ -12,7 +12,7 @@ import pytest
 from okno.cli import offer as offer_module
 from okno.cli.app import run
 from okno.convert.ready import converted_folder
-from okno.inspect.hub_cache import hub_cache
+from okno.inspect.hub_home import hub_cache
 from okno.inspect.models import demo_model
 from tests.cli.support import okno
 from tests.convert.hub import Hub, Repo, serving
