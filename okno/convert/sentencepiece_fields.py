@@ -17,6 +17,7 @@ from okno.convert.sentencepiece_model import (
     SentencePieceModel,
     parse_sentencepiece,
 )
+from okno.convert.space_rules import SpacePrefix, space_prefix_of
 from okno.convert.special_tokens import Declared
 from okno.convert.token_list import Token, TokenType, padded
 from okno.convert.tokenizer_files import AddedToken, TokenizerFiles
@@ -38,14 +39,17 @@ def sentencepiece_fields(files: TokenizerFiles, n_vocab: int) -> tuple[dict[str,
         model = model_of_json(files.tokenizer, where)
     check_supported(model, where)
     listed = _tokens(model, files, n_vocab, where)
+    prefix = _space_prefix(model, files)
     fields: dict[str, Field] = {
         "tokenizer.ggml.model": "llama" if model.kind == BPE else "t5",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tuple(token.text for token in listed),
         "tokenizer.ggml.scores": tuple(float(token.score) for token in listed),
         "tokenizer.ggml.token_type": tuple(int(token.type) for token in listed),
-        "tokenizer.ggml.add_space_prefix": _adds_prefix(model, files),
+        "tokenizer.ggml.add_space_prefix": prefix is SpacePrefix.ALWAYS,
     }
+    if prefix is SpacePrefix.FIRST:
+        fields["tokenizer.okno.first_space"] = True
     if model.kind == UNIGRAM:
         fields["tokenizer.ggml.remove_extra_whitespaces"] = model.remove_extra_spaces
         if model.charsmap:
@@ -110,6 +114,12 @@ def added_tokens(files: TokenizerFiles) -> Iterable[AddedToken]:
             yield AddedToken(token.content, int(text_id), token.special)
 
 
-def _adds_prefix(model: SentencePieceModel, files: TokenizerFiles) -> bool:
-    said = files.config.add_prefix_space
-    return model.add_space_prefix if said is None else said
+def _space_prefix(model: SentencePieceModel, files: TokenizerFiles) -> SpacePrefix:
+    """What a tokenizer.json says goes before the SentencePiece model, as in transformers."""
+    said = space_prefix_of(files.tokenizer) if files.tokenizer is not None else None
+    own = SpacePrefix.ALWAYS if model.add_space_prefix else SpacePrefix.NEVER
+    if files.config.add_prefix_space is False:
+        return SpacePrefix.NEVER
+    if files.config.add_prefix_space and own is SpacePrefix.NEVER:
+        own = SpacePrefix.ALWAYS
+    return own if said is None else said

@@ -77,6 +77,16 @@ def test_ids_are_those_of_tokenizers(
     assert len(other) <= expected
 
 
+def test_decomposed_characters_are_composed_where_the_tokenizer_does_it(tmp_path: Path):
+    tokenizer = byte_level(tmp_path, splits(GPT_2), nfc=True)
+    vocab = engine(tmp_path, tokenizer)
+    decomposed = [unicodedata.normalize("NFD", text) for text in sampled_texts(10_000)]
+    for text in [*decomposed, "<|im_end|>\u0338", "<tool_call>\u0338и\u0306"]:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert vocab.encode(text, add_special=False, parse_special=True) == ids
+    assert any(text != other for text, other in zip(sampled_texts(10), decomposed, strict=False))
+
+
 def test_text_comes_back_from_its_tokens(tmp_path: Path):
     vocab = engine(tmp_path, byte_level(tmp_path, splits(GPT_2)))
     for text in sampled_texts(2000, seed=3):
