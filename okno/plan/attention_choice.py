@@ -14,10 +14,12 @@ from math import sqrt
 
 from okno.core.header import ModelHeader
 from okno.core.load import Load
-from okno.core.plan import MemoryPlan, PlannedLoad, SpeedPlan
+from okno.core.plan import Figure, MemoryPlan, PlannedLoad, SpeedPlan
+from okno.core.window import Window
 
 ANSWER_TOKENS = 128
 LEAST_GAIN = 1.05
+STEP_TOKENS = 64
 # Flash attention keeps no scores; without it a window may take so much more memory.
 MORE_SHARE, MORE_BYTES = 0.25, 64 * 2**20
 
@@ -30,11 +32,12 @@ def settled(
     room_bytes: int = 0,
 ) -> PlannedLoad:
     """`planned` without flash attention, where that was left to okno, is predicted to be at least
-    LEAST_GAIN times as fast, and fits (leaving room_bytes) in not much more memory."""
+    LEAST_GAIN times as fast (and not slower in a full batch), and fits, leaving room_bytes, in not
+    much more memory."""
     load = planned.load
     if load.flash_attention != "auto" or planned.speed is None or not _may_go_without(header, load):
         return planned
-    without = replace(load, flash_attention="off")
+    without = replace(load, flash_attention="off", window=_in_small_steps(load.window))
     quicker = speed(without)
     if _gain(planned.speed, quicker) < LEAST_GAIN:
         return planned
@@ -52,15 +55,20 @@ def _may_go_without(header: ModelHeader, load: Load) -> bool:
     return load.window.kv_type == "f16" and not is_latent and not header.is_embedding_model
 
 
+def _in_small_steps(window: Window) -> Window:
+    """The scores take step_tokens rows of all cells, and more rows than these gain nothing."""
+    rows = min(window.step_tokens, max(STEP_TOKENS, window.batch_size))
+    return replace(window, step_tokens=rows)
+
+
 def _gain(with_it: SpeedPlan, without: SpeedPlan) -> float:
-    """How many times as fast requests are answered: alone, and in a full batch (their mean)."""
-    alone = _request_s(with_it, alone=True) / _request_s(without, alone=True)
-    full = _request_s(with_it, alone=False) / _request_s(without, alone=False)
-    return sqrt(alone * full)
+    """How many times as many requests are answered in a time: the mean of one by one and in full
+    batches, but no gain at all where full batches lose."""
+    alone = _request_s(with_it, with_it.alone_tok_s) / _request_s(without, without.alone_tok_s)
+    full = _request_s(with_it, with_it.total_tok_s) / _request_s(without, without.total_tok_s)
+    return sqrt(alone * full) if full >= 1 else full
 
 
-def _request_s(speed: SpeedPlan, *, alone: bool) -> float:
-    """Seconds of a request: its prompt, and an answer of ANSWER_TOKENS."""
-    if alone:
-        return speed.ttft_s.value + ANSWER_TOKENS / speed.alone_tok_s.value
-    return speed.ttft_loaded_s.value + ANSWER_TOKENS / speed.user_tok_s.value
+def _request_s(speed: SpeedPlan, rate: Figure) -> float:
+    """What a request takes of the engine's time: its prompt, and ANSWER_TOKENS at `rate`."""
+    return speed.ttft_s.value + ANSWER_TOKENS / rate.value
