@@ -33,10 +33,22 @@ from okno.engines.resizing import changed_options
 from okno.inspect.cpu import usable_cores
 from okno.inspect.memory import free_memory, own_bytes
 from okno.plan.memory_sizes import NO_FLASH_ATTENTION
-from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
+from okno.schedule.step import (
+    Copy,
+    Forget,
+    Limits,
+    Operation,
+    Pack,
+    Restore,
+    Save,
+    Share,
+    Step,
+    Truncate,
+)
 
 TO_END = -1  # as a position: to the end of the sequence
 SMALL_MODEL_BYTES = 32 * 2**20
+WALK_CELLS = 256  # src/llama-kv-cache.cpp, get_n_kv
 
 
 class LlamaCpp:
@@ -88,9 +100,12 @@ class LlamaCpp:
         return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)
 
     def execute_operations(self, operations: Sequence[Operation]) -> None:
-        """Apply operations on sequences, in order; they move metadata, not cells."""
+        """Apply operations on sequences, in order."""
         for operation in operations:
             self._apply(operation)
+
+    def prepare_copy(self, seq: int) -> bool:
+        return self._states.prepare(self._context, seq)
 
     def embed(
         self, tokens: Sequence[int], piece_rows: Callable[[], int]
@@ -131,6 +146,11 @@ class LlamaCpp:
                 self._states.restore(self._context, key, seq)
             case Forget(key):
                 self._states.forget(key)
+            case Pack(seq):
+                self._states.pack(self._context, seq)
+            case Share(src, dst, length):
+                lib.llama_memory_seq_rm(self._memory, dst, 0, length)
+                lib.llama_memory_seq_cp(self._memory, src, dst, 0, length)
 
     # Another window (engines/llama_resize.py) ------------------------------------------------
 
@@ -263,6 +283,7 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
         cell_bytes=-(-sum(part.kv_bytes for part in parts) // window.kv_pool_tokens),
         state_bytes=-(-sum(part.state_bytes for part in parts) // sizes.n_seq_max),
         outputs=sizes.n_outputs_max,
+        walk_cells=WALK_CELLS if options.kv_unified and any(p.kv_bytes for p in parts) else 0,
     )
 
 

@@ -22,7 +22,7 @@ from okno.inspect.hardware.machine import this_machine
 from okno.plan.speed_rough import rough_calibration
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
-from okno.schedule.step import Sampled
+from okno.schedule.step import Sampled, Step
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, options
 
@@ -50,7 +50,7 @@ class Decoding:
         self.texts[id], self.rows[id] = [], []
         self.scheduler.add(Sequence(id, prompt, max_tokens=len(prompt) + answer))
 
-    def step(self) -> None:
+    def step(self) -> Step:
         step = self.scheduler.schedule(256)
         logits = self.engine.execute(step)
         sampled: dict[str, Sampled] = {}
@@ -62,6 +62,7 @@ class Decoding:
             self.texts[span.id].append(token)
             sampled[span.id] = Sampled((token,), len(sequence.known) + 1 >= sequence.max_tokens)
         self.scheduler.update(step, sampled)
+        return step
 
     def finish(self) -> Decoding:
         while self.scheduler.live or len(self.scheduler.waiting):
