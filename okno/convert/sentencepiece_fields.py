@@ -111,7 +111,7 @@ def added_tokens(files: TokenizerFiles) -> Iterable[AddedToken]:
     yield from files.tokenizer.added_tokens if files.tokenizer else ()
     for text_id, token in files.config.added_tokens_decoder.items():
         if text_id.isdecimal():
-            yield AddedToken(token.content, int(text_id), token.special)
+            yield AddedToken(token.content, int(text_id), token.special, rstrip=token.rstrip)
 
 
 def _space_prefix(model: SentencePieceModel, files: TokenizerFiles) -> SpacePrefix:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
+
+import msgspec
 
 from okno.convert.byte_level import byte_level_fields
 from okno.convert.chat_templates import chat_template_fields
 from okno.convert.fields import Field
-from okno.convert.sentencepiece_fields import sentencepiece_fields
+from okno.convert.sentencepiece_fields import added_tokens, sentencepiece_fields
 from okno.convert.special_tokens import Declared, special_fields
-from okno.convert.tokenizer_files import TokenizerJson, read_tokenizer_files
+from okno.convert.tokenizer_files import TokenizerFiles, TokenizerJson, read_tokenizer_files
 
 
 def vocabulary_of(folder: Path, n_vocab: int) -> dict[str, Field]:
@@ -27,7 +30,27 @@ def vocabulary_of(folder: Path, n_vocab: int) -> dict[str, Field]:
     tokens = fields["tokenizer.ggml.tokens"]
     assert isinstance(tokens, tuple)
     texts = tuple(str(token) for token in tokens)
-    return fields | special_fields(files, texts, declared) | chat_template_fields(files)
+    return (
+        fields
+        | special_fields(files, texts, declared)
+        | strip_fields(files, set(texts))
+        | chat_template_fields(files)
+    )
+
+
+def strip_fields(files: TokenizerFiles, texts: Set[str]) -> dict[str, Field]:
+    """Added tokens that swallow the white space after them (Phi-3's `<|user|>`, `<|end|>`).
+
+    llama.cpp does that for models named "phi-3" only; okno's engine reads this field.
+    """
+    stripping = {
+        token.content: None
+        for token in added_tokens(files)
+        if token.rstrip and token.content in texts
+    }
+    if not stripping:
+        return {}
+    return {"tokenizer.okno.strip_after": msgspec.json.encode(list(stripping)).decode()}
 
 
 def is_byte_level(tokenizer: TokenizerJson) -> bool:

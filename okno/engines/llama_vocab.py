@@ -7,7 +7,7 @@ import re
 
 import llama_cpp.llama_cpp as lib
 
-from okno.engines.text_rules import TextRules, added_pattern, prepared, text_rules
+from okno.engines.text_rules import TextRules, added_pattern, prepared, stripped, text_rules
 
 _CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
 _ADDED = _CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -35,6 +35,8 @@ class LlamaVocabulary:
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         if self._rules:
+            if parse_special:
+                text = stripped(text, self._rules.strip_after)
             text = prepared(text, self._rules, self._added(parse_special))
         data = text.encode()
         room = len(data) + 8

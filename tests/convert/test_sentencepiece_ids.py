@@ -110,6 +110,30 @@ def test_a_tokenizer_json_gives_the_ids_of_tokenizers(scheme: str, alone: bool, 
     assert other == []
 
 
+@pytest.mark.parametrize("place", ["tokenizer.json", "tokenizer_config.json"])
+def test_tokens_that_swallow_the_white_space_after_them_do(place: str, tmp_path: Path):
+    tokenizer = converted(sentence_piece(tmp_path, LLAMA2), prefix=True)
+    swallowing = [
+        AddedToken(name, special=True, normalized=False, rstrip=True)
+        for name in ("<|im_start|>", "<|im_end|>")
+    ]
+    tokenizer.add_tokens([*swallowing, AddedToken("<tool_call>", normalized=False)])
+    config: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>"}
+    if place == "tokenizer.json":
+        save(tokenizer, tmp_path, config)
+    else:
+        added = tokenizer.get_added_tokens_decoder().items()
+        config["added_tokens_decoder"] = {
+            id_: {"content": token.content, "special": token.special, "rstrip": token.rstrip}
+            for id_, token in added
+        }
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    vocab = engine(tmp_path, tokenizer.get_vocab_size())
+    for text in sampled_texts(5_000, without=frozenset({"code"})):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert vocab.encode(text, add_special=False, parse_special=True) == ids
+
+
 def test_added_tokens_are_found_in_text(tmp_path: Path):
     reference = sentence_piece(tmp_path, LLAMA2)
     n_vocab = reference.vocab_size()
