@@ -6,8 +6,6 @@ what they make, which is SentencePiece's BPE; `t5` finds the best path, which is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from okno.convert.byte_level import as_token
 from okno.convert.fields import Field
 from okno.convert.sentencepiece_json import model_of_json
@@ -20,7 +18,7 @@ from okno.convert.sentencepiece_model import (
 from okno.convert.space_rules import SpacePrefix, space_prefix_of
 from okno.convert.special_tokens import Declared
 from okno.convert.token_list import Token, TokenType, padded
-from okno.convert.tokenizer_files import AddedToken, TokenizerFiles
+from okno.convert.tokenizer_files import TokenizerFiles, added_tokens
 from okno.core.errors import ModelUnusable
 
 UNUSED_SCORE = -10_000.0  # of fillers and added tokens: never merged into
@@ -102,16 +100,6 @@ def _as_matched(piece: Token, kind: int) -> Token:
     if kind == BPE and piece.type == TokenType.USER_DEFINED:
         return Token(piece.text.replace("▁", " "), piece.type, piece.score)
     return piece
-
-
-def added_tokens(files: TokenizerFiles) -> Iterable[AddedToken]:
-    """From all files that list them, the more telling one last."""
-    for text, id_ in files.added_tokens.items():
-        yield AddedToken(text, id_)
-    yield from files.tokenizer.added_tokens if files.tokenizer else ()
-    for text_id, token in files.config.added_tokens_decoder.items():
-        if text_id.isdecimal():
-            yield AddedToken(token.content, int(text_id), token.special, rstrip=token.rstrip)
 
 
 def _space_prefix(model: SentencePieceModel, files: TokenizerFiles) -> SpacePrefix:
