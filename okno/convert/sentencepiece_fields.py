@@ -6,8 +6,6 @@ what they make, which is SentencePiece's BPE; `t5` finds the best path, which is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from okno.convert.byte_level import as_token
 from okno.convert.fields import Field
 from okno.convert.sentencepiece_json import model_of_json
@@ -17,9 +15,10 @@ from okno.convert.sentencepiece_model import (
     SentencePieceModel,
     parse_sentencepiece,
 )
+from okno.convert.space_rules import SpacePrefix, space_prefix_of
 from okno.convert.special_tokens import Declared
 from okno.convert.token_list import Token, TokenType, padded
-from okno.convert.tokenizer_files import AddedToken, TokenizerFiles
+from okno.convert.tokenizer_files import TokenizerFiles, added_tokens
 from okno.core.errors import ModelUnusable
 
 UNUSED_SCORE = -10_000.0  # of fillers and added tokens: never merged into
@@ -38,14 +37,17 @@ def sentencepiece_fields(files: TokenizerFiles, n_vocab: int) -> tuple[dict[str,
         model = model_of_json(files.tokenizer, where)
     check_supported(model, where)
     listed = _tokens(model, files, n_vocab, where)
+    prefix = _space_prefix(model, files)
     fields: dict[str, Field] = {
         "tokenizer.ggml.model": "llama" if model.kind == BPE else "t5",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tuple(token.text for token in listed),
         "tokenizer.ggml.scores": tuple(float(token.score) for token in listed),
         "tokenizer.ggml.token_type": tuple(int(token.type) for token in listed),
-        "tokenizer.ggml.add_space_prefix": _adds_prefix(model, files),
+        "tokenizer.ggml.add_space_prefix": prefix is SpacePrefix.ALWAYS,
     }
+    if prefix is SpacePrefix.FIRST:
+        fields["tokenizer.okno.first_space"] = True
     if model.kind == UNIGRAM:
         fields["tokenizer.ggml.remove_extra_whitespaces"] = model.remove_extra_spaces
         if model.charsmap:
@@ -100,16 +102,12 @@ def _as_matched(piece: Token, kind: int) -> Token:
     return piece
 
 
-def added_tokens(files: TokenizerFiles) -> Iterable[AddedToken]:
-    """From all files that list them, the more telling one last."""
-    for text, id_ in files.added_tokens.items():
-        yield AddedToken(text, id_)
-    yield from files.tokenizer.added_tokens if files.tokenizer else ()
-    for text_id, token in files.config.added_tokens_decoder.items():
-        if text_id.isdecimal():
-            yield AddedToken(token.content, int(text_id), token.special)
-
-
-def _adds_prefix(model: SentencePieceModel, files: TokenizerFiles) -> bool:
-    said = files.config.add_prefix_space
-    return model.add_space_prefix if said is None else said
+def _space_prefix(model: SentencePieceModel, files: TokenizerFiles) -> SpacePrefix:
+    """What a tokenizer.json says goes before the SentencePiece model, as in transformers."""
+    said = space_prefix_of(files.tokenizer) if files.tokenizer is not None else None
+    own = SpacePrefix.ALWAYS if model.add_space_prefix else SpacePrefix.NEVER
+    if files.config.add_prefix_space is False:
+        return SpacePrefix.NEVER
+    if files.config.add_prefix_space and own is SpacePrefix.NEVER:
+        own = SpacePrefix.ALWAYS
+    return own if said is None else said

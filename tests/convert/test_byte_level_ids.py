@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from okno.convert.pretokenizers import KNOWN
 from okno.convert.token_list import TokenType
 from okno.convert.vocabulary import vocabulary_of
+from okno.core.errors import ModelUnusable
 from okno.engines.llama_vocab import LlamaVocabulary
 from tests.convert.sampled_texts import sampled_texts
 from tests.convert.trained import byte_level, splits
@@ -77,6 +78,16 @@ def test_ids_are_those_of_tokenizers(
     assert len(other) <= expected
 
 
+def test_decomposed_characters_are_composed_where_the_tokenizer_does_it(tmp_path: Path):
+    tokenizer = byte_level(tmp_path, splits(GPT_2), nfc=True)
+    vocab = engine(tmp_path, tokenizer)
+    decomposed = [unicodedata.normalize("NFD", text) for text in sampled_texts(10_000)]
+    for text in [*decomposed, "<|im_end|>\u0338", "<tool_call>\u0338и\u0306"]:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert vocab.encode(text, add_special=False, parse_special=True) == ids
+    assert any(text != other for text, other in zip(sampled_texts(10), decomposed, strict=False))
+
+
 def test_text_comes_back_from_its_tokens(tmp_path: Path):
     vocab = engine(tmp_path, byte_level(tmp_path, splits(GPT_2)))
     for text in sampled_texts(2000, seed=3):
@@ -102,6 +113,29 @@ def test_a_tokenizer_of_both_spellings_of_merges_gives_the_same_fields(tmp_path:
     pairs["model"]["merges"] = [" ".join(merge) for merge in pairs["model"]["merges"]]
     path.write_text(json.dumps(pairs))
     assert vocabulary_of(tmp_path, tokenizer.get_vocab_size()) == before
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "qwen2"])
+def test_vocab_and_merges_alone_give_the_same_fields(name: str, tmp_path: Path):
+    rules = next(rules for rules, known in KNOWN.items() if known[0].name == name)
+    tokenizer = byte_level(tmp_path, splits(rules), nfc=name == "qwen2")
+    n_vocab = tokenizer.get_vocab_size()
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    added = tokenizer.get_added_tokens_decoder().items()
+    config["added_tokens_decoder"] = {
+        id_: {"content": token.content, "special": token.special} for id_, token in added
+    }
+    whole = vocabulary_of(tmp_path, n_vocab)
+    tokenizer.model.save(str(tmp_path))
+    (tmp_path / "tokenizer.json").unlink()
+    classes = {"gpt-2": "GPT2TokenizerFast", "qwen2": "Qwen2Tokenizer"}
+    config["tokenizer_class"] = classes[name]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert vocabulary_of(tmp_path, n_vocab) == whole
+    config["tokenizer_class"] = "OtherTokenizer"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelUnusable, match=r"tokenizer_class .* is OtherTokenizer"):
+        vocabulary_of(tmp_path, n_vocab)
 
 
 def test_ids_without_a_token_are_unused_and_never_come_up(tmp_path: Path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sentencepiece import SentencePieceProcessor
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from okno.convert.vocabulary import vocabulary_of
 from okno.engines.llama_vocab import LlamaVocabulary
@@ -77,19 +77,28 @@ def converted(reference: SentencePieceProcessor, prefix: bool) -> Tokenizer:
         )
     )
     replace = normalizers.Replace(" ", "▁")
-    tokenizer.normalizer = (
-        normalizers.Sequence([normalizers.Prepend("▁"), replace]) if prefix else replace
-    )
+    prepended = normalizers.Sequence([normalizers.Prepend("▁"), replace])
+    tokenizer.normalizer = prepended if prefix else replace
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     return tokenizer
 
 
-def test_a_tokenizer_json_alone_gives_the_ids_of_tokenizers(tmp_path: Path):
+def first_space(tokenizer: Tokenizer) -> None:
+    """As transformers writes a Llama tokenizer that is not `legacy` (Mistral since v0.3)."""
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+@pytest.mark.parametrize("alone", [True, False], ids=["json alone", "beside tokenizer.model"])
+def test_a_tokenizer_json_gives_the_ids_of_tokenizers(scheme: str, alone: bool, tmp_path: Path):
     reference = sentence_piece(tmp_path / "model", LLAMA2)
-    tokenizer = converted(reference, prefix=True)
+    tokenizer = converted(reference, prefix=scheme == "always")
+    if scheme == "first":
+        first_space(tokenizer)
     tokenizer.add_special_tokens(["<s>", "</s>"])
     tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False)])
-    folder = tmp_path / "json"
+    folder = tmp_path / ("json" if alone else "model")
     save(tokenizer, folder, {"bos_token": "<s>", "eos_token": "</s>"})
     vocab = engine(folder, tokenizer.get_vocab_size())
     other = [
@@ -99,6 +108,30 @@ def test_a_tokenizer_json_alone_gives_the_ids_of_tokenizers(tmp_path: Path):
         != tokenizer.encode(text, add_special_tokens=False).ids
     ]
     assert other == []
+
+
+@pytest.mark.parametrize("place", ["tokenizer.json", "tokenizer_config.json"])
+def test_tokens_that_swallow_the_white_space_after_them_do(place: str, tmp_path: Path):
+    tokenizer = converted(sentence_piece(tmp_path, LLAMA2), prefix=True)
+    swallowing = [
+        AddedToken(name, special=True, normalized=False, rstrip=True)
+        for name in ("<|im_start|>", "<|im_end|>")
+    ]
+    tokenizer.add_tokens([*swallowing, AddedToken("<tool_call>", normalized=False)])
+    config: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>"}
+    if place == "tokenizer.json":
+        save(tokenizer, tmp_path, config)
+    else:
+        added = tokenizer.get_added_tokens_decoder().items()
+        config["added_tokens_decoder"] = {
+            id_: {"content": token.content, "special": token.special, "rstrip": token.rstrip}
+            for id_, token in added
+        }
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    vocab = engine(tmp_path, tokenizer.get_vocab_size())
+    for text in sampled_texts(5_000, without=frozenset({"code"})):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert vocab.encode(text, add_special=False, parse_special=True) == ids
 
 
 def test_added_tokens_are_found_in_text(tmp_path: Path):
