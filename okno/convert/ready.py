@@ -71,7 +71,7 @@ def engine_ready(
             path.unlink(missing_ok=True)
             made = _convert(checkpoint, sources, path, wants, progress)
             note_stamps(path, sources)
-            for note in (f"{name} was converted once and is kept as {path}.", *made.notes):
+            for note in (f"{name} was converted, once; the result is kept: {path}.", *made.notes):
                 say(note)
         return LocalModel(name, path, path.stat().st_size, (name,))
 
