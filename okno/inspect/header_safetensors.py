@@ -131,7 +131,8 @@ def _tensors(model: Described) -> tuple[TensorInfo, ...]:
         found = typed_as(model.sizes, list(model.shapes), model.prevailing)
     else:
         kind, anew = _becomes(model.quantised), _anew(model.quantised)
-        found = carried(list(model.shapes), kind, anew, model.prevailing)
+        rest = "F16" if kind == "MXFP4" else model.prevailing
+        found = carried(list(model.shapes), kind, anew, rest)
     wanted = sum(tensor.n_values for tensor in found)
     there = sum(tensor.n_values for tensor in model.weights.tensors.values())
     if wanted > MAX_PARAMS or (model.quantised is None and there < LEAST_SHARE * wanted):

@@ -181,7 +181,7 @@ def test_quantize_config_json_alone_is_enough(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("said", "told"),
-    [({"quant_method": "hqq", "bits": 4}, "says GPTQ or AWQ"), (GPTQ | {"bits": 8}, "`bits`")],
+    [({"quant_method": "hqq", "bits": 4}, "GPTQ and AWQ can"), (GPTQ | {"bits": 8}, "`bits`")],
 )
 def test_a_wrong_configuration_is_told(tmp_path: Path, said: dict[str, object], told: str) -> None:
     packed, _ = write_pair(tmp_path, "llama", Packer(said | {"bits": 4}))
