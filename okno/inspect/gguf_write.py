@@ -80,7 +80,7 @@ def _value(value: Field) -> bytes:
 def _array(values: tuple[str, ...] | tuple[int | float | bool, ...]) -> bytes:
     """Whole numbers in INT32 where they fit, as llama.cpp demands of token types."""
     texts = [value for value in values if isinstance(value, str)]
-    if texts:
+    if texts or not values:  # of arrays only merges may be empty
         return struct.pack("<IQ", STRING, len(texts)) + b"".join(map(_text, texts))
     numbers = [value for value in values if not isinstance(value, str)]
     kind = _kind_of(numbers)

@@ -11,7 +11,9 @@ import numpy.typing as npt
 import pytest
 from gguf import quants
 
+from okno.bench.gptq import Options, write_gptq
 from okno.bench.raw import RawOptions, Row, open_raw
+from okno.bench.tensors import Shape
 from okno.convert.checkpoint import Checkpoint
 from okno.convert.planned import planned
 from okno.convert.progress import silent
@@ -45,6 +47,8 @@ ABSORBED = {
     "mixtral": ("mixtral", Packer(GPTQ, act_order=("w2",)),
                 {"num_local_experts": 4, "num_experts_per_tok": 2}),
 }  # fmt: skip
+WIDE = Shape("wide", "llama", n_embd=256, n_layer=2, n_head=4, n_head_kv=2, head_dim=64, n_ff=512,
+             n_vocab=512, ctx_train=256, tied=False)  # fmt: skip
 ALL_ORDERED = Packer(
     GPTQ,
     act_order=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -138,6 +142,19 @@ def test_act_order_everywhere_is_reported_layer_by_layer(tmp_path: Path) -> None
     assert divergence(logits(made(plain)), logits(made(packed))) < 0.02
 
 
+@pytest.mark.parametrize(
+    ("bits", "symmetric", "act_order"),
+    [(4, True, False), (4, False, False), (8, True, False), (4, True, True), (8, True, True)],
+)
+def test_the_planner_predicts_what_is_written(
+    tmp_path: Path, bits: int, symmetric: bool, act_order: bool
+) -> None:
+    options = Options(bits, 128, symmetric=symmetric, act_order=act_order)
+    write_gptq(WIDE, tmp_path, options)
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.described.tensors() == planned(checkpoint, Wants()).tensors
+
+
 def test_a_file_in_the_original_order_says_nothing_of_another(tmp_path: Path) -> None:
     packed, _ = write_pair(tmp_path, "llama", Packer(GPTQ))
     assert "okno.reordered" not in read_header(made(packed)).metadata
@@ -156,7 +173,7 @@ def test_quantize_config_json_alone_is_enough(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("said", "told"),
-    [({"quant_method": "hqq", "bits": 4}, "says GPTQ or AWQ"), (GPTQ | {"bits": 8}, "`bits`")],
+    [({"quant_method": "hqq", "bits": 4}, "GPTQ and AWQ can"), (GPTQ | {"bits": 8}, "`bits`")],
 )
 def test_a_wrong_configuration_is_told(tmp_path: Path, said: dict[str, object], told: str) -> None:
     packed, _ = write_pair(tmp_path, "llama", Packer(said | {"bits": 4}))
