@@ -1,8 +1,8 @@
 """A GGUF file of floats with fewer bits: what llama-quantize makes of it, once and kept.
 
 The mixture of types is llama-quantize's (inspect/header_quant.py), and so are the bytes of each
-tensor (a test compares with it); unlike it, this works row by row in little memory, says how far it
-is, and leaves nothing half done.
+tensor, but for ties in Q8_0 (a test compares with it); unlike it, this works row by row in little
+memory, says how far it is, and leaves nothing half done.
 """
 
 from __future__ import annotations

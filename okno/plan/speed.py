@@ -87,12 +87,14 @@ class Planner:
             model, batch = self.model(load), batch_of([Part(batch_size, 1, fill)])
             seconds = model.batch_s(batch, batch_size)
             error = relative_error(model, batch, batch_size)
-            self._decodes[key] = self._refined(batch_size, seconds, error)
+            self._decodes[key] = self._refined(model, batch_size, seconds, error)
         return self._decodes[key]
 
-    def _refined(self, rows: int, seconds: float, error: float) -> tuple[float, float]:
+    def _refined(
+        self, model: SpeedModel, rows: int, seconds: float, error: float
+    ) -> tuple[float, float]:
         """(seconds, relative error) with what steps of so many rows have taught."""
-        learnt = self._refinement.correction(rows)
+        learnt = self._refinement.correction(rows, flash=model.flash)
         return seconds * learnt.factor, error if learnt.error is None else min(error, learnt.error)
 
     def _first_tokens(self, load: Load, prompt: int) -> tuple[Figure, Figure, Figure]:
@@ -101,7 +103,7 @@ class Planner:
         model = self.model(load)
         piece = _typical_piece(prompt, window.step_tokens)
         unsure = PROMPT_ERROR * relative_error(model, piece, 1)
-        factor, error = self._refined(piece.n_rows, 1.0, unsure)
+        factor, error = self._refined(model, piece.n_rows, 1.0, unsure)
         alone = factor * self._prompt_s(model, 1, prompt, window.step_tokens)
         loaded = factor * self._prompt_s(model, window.batch_size, prompt, window.step_tokens)
         return (

@@ -139,7 +139,15 @@ def test_act_order_everywhere_is_reported_layer_by_layer(tmp_path: Path) -> None
     kinds = {name.split(".")[2]: target.ggml_type for name, target in plan.packed.items()}
     assert kinds["ffn_down"] == "Q4_0"
     assert {kind for name, kind in kinds.items() if name != "ffn_down"} == {"Q8_0"}
-    assert divergence(logits(made(plain)), logits(made(packed))) < 0.02
+    path = made(packed)
+    assert divergence(logits(made(plain)), logits(path)) < 0.02
+    lines = str(read_header(path).metadata["okno.packed"]).splitlines()
+    told = {line.split()[0].split(".", 2)[2]: line.split()[1:] for line in lines}
+    assert len(lines) == len(plan.packed)
+    assert told["ffn_down.weight"] == ["Q4_0", "exact", "0.0000"]
+    kind, how, error = told["attn_q.weight"]
+    assert (kind, how) == ("Q8_0", "requantised")
+    assert 0 < float(error) < 0.05
 
 
 @pytest.mark.parametrize(

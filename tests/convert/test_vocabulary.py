@@ -162,6 +162,12 @@ def test_a_sentencepiece_model_is_read_as_sentencepiece_reads_it(sentence_pieces
     ]
 
 
+@pytest.mark.parametrize("missing", [1, 2, 3, 1000])
+def test_a_sentencepiece_model_cut_short_is_refused(missing: int, sentence_pieces: bytes):
+    with pytest.raises(ModelUnusable, match="not a sound SentencePiece model"):
+        parse_sentencepiece(sentence_pieces[:-missing], "tokenizer.model")
+
+
 def complaint(read: Callable[[], object]) -> str | None:
     """The message of ModelUnusable, or None where `read` is content."""
     try:
