@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from okno.advisor.learnt import Learnt
+from okno.cli.obtaining import obtained
 from okno.config.explain import explain
 from okno.config.load import Loaded
 from okno.config.settings import ServeSettings
@@ -14,7 +15,6 @@ from okno.core.errors import BadSetting
 from okno.core.request import Sampling
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.listing import LocalModel
-from okno.inspect.models import find_model, models_folder
 from okno.server.settings import GenerationDefaults, ServerSettings
 
 GIB = 2**30
@@ -64,7 +64,7 @@ def draft_path(settings: ServeSettings) -> str:
             f"--draft {settings.draft} and --speculate {settings.speculate} contradict each other: "
             "the draft model would be loaded for nothing. Leave one of them out."
         )
-    return str(find_model(settings.draft, models_folder(settings.models_dir)).path)
+    return str(obtained(settings.draft, settings).path)
 
 
 def with_learnt(options: WorkerOptions, learnt: Learnt) -> WorkerOptions:
