@@ -19,8 +19,6 @@ def merges_of(
     Raises ModelUnusable for one that is no pair, holds a space (GGUF stores pairs with a space
     between), or names a token that the vocabulary lacks.
     """
-    if not stored:
-        raise ModelUnusable(f"{where} has no merges, which make words of bytes. Get it again.")
     if len(stored) > MAX_MERGES:
         raise ModelUnusable(
             f"{where} has {len(stored)} merges; at most {MAX_MERGES} are supported."

@@ -79,7 +79,6 @@ def test_a_file_too_large_for_a_tokenizer_is_not_read(
     ("change", "told"),
     [
         ({"model.merges": [["a", "nowhere"]]}, r"merge 1 .*needs the token 'nowhere'"),
-        ({"model.merges": []}, "has no merges"),
         ({"model.merges": ["a b c"]}, r"merge 1 is 'a b c', not two tokens"),
         ({"model.merges": [["a", "b c"]]}, r"merge 1 .*not two tokens without spaces"),
         ({"model.vocab.twin": 70}, r"gives the id 70 to both .* and 'twin'"),
