@@ -190,7 +190,8 @@ class _Field:
         self._n_vocab = len(races[0].logits)
         self._n_blocks = len(races[0].maxima)
         self._keys = np.array([race.key for race in races], dtype=np.uint64)
-        self._best = np.array([race.maxima.max() for race in races])
+        self._maxima = np.array([race.maxima for race in races])
+        self._best = self._maxima.max(axis=1)
         self._temperatures = np.array([max(race.temperature, COLDEST) for race in races])
         self.floors = np.array([race.floor.value for race in races], dtype=np.float32)
         self._last = np.array([race.floor.last for race in races])
@@ -200,7 +201,7 @@ class _Field:
     def bounds(self) -> tuple[Logits, Logits]:
         """(races, blocks): no token of the block arrives before this / BLOCK; and the same for a
         weight of 1."""
-        maxima = np.array([race.maxima for race in self._races])
+        maxima = self._maxima
         leasts = _least_bounds(self._keys[:, None], self._n_blocks)
         with np.errstate(over="ignore"):
             slowness: Logits = self._best[:, None] - maxima

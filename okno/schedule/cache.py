@@ -9,6 +9,7 @@ moves to host memory where there is room. What the engine has to do for that col
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from okno.schedule.checkpoints import is_checkpoint, next_checkpoint
@@ -187,6 +188,12 @@ class Cache:
         start = sequence.computed
         sequence.cells.extend(self.pool.allocate(rows))
         return start
+
+    def extend_each(self, sequences: Collection[Sequence]) -> None:
+        """A cell more for each; so many are free."""
+        cells = self.pool.allocate(len(sequences)).tolist()
+        for sequence, cell in zip(sequences, cells, strict=True):
+            sequence.cells.append(cell)
 
     def computed_prompt(self, sequence: Sequence) -> None:
         """More of its prompt is computed with the next step: others may start from it then."""

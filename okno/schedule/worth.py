@@ -6,7 +6,8 @@ worth of what was given up last, so that prefixes nobody came back to are overta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 from okno.schedule.sequence import Sequence
 
@@ -15,9 +16,8 @@ from okno.schedule.sequence import Sequence
 DEPTH_DOUBLES = 8192
 
 
-def rank(sequence: Sequence) -> tuple[float, int]:
-    """Orders by worth; of equals the one that was of use last is worth more."""
-    return sequence.worth, sequence.parked_at
+# Orders by worth; of equals the one that was of use last is worth more.
+rank: Callable[[Sequence], tuple[float, int]] = attrgetter("worth", "parked_at")
 
 
 class Worths:
