@@ -34,7 +34,7 @@ _MASK = 2**64 - 1
 _PLACES = np.arange(BLOCK)
 _NARROW, _NARROW_IN_ALL = 16, 128  # blocks of a race, of all: so few are opened without bounds
 _SMALL = 4096  # tokens: a single race among them is run as it is
-_FIRST_BLOCKS = 8  # of wider races, opened before it is known how many may hold the winner
+_FIRST_BLOCKS = 4  # of wider races, opened before it is known how many may hold the winner
 _GROUP = 65_536  # bounds that are computed at once, so that they stay in a core's cache
 _ROUNDED_UP = 1 + 1e-4  # bounds in float32 may be too high, by less than this
 

@@ -18,7 +18,7 @@ from okno.schedule.pool import KVPool
 from okno.schedule.prefix_tree import Node, PrefixTree
 from okno.schedule.sequence import IntBuffer, Sequence
 from okno.schedule.step import Copy, Limits, Operation, Pack, Restore, Share, Truncate
-from okno.schedule.worth import Worths, rank
+from okno.schedule.worth import Ranking, Worths, rank
 
 MIN_SHARED_TOKENS = 8  # a shorter common prefix is not worth an engine operation
 
@@ -46,6 +46,7 @@ class Cache:
         self.parked: dict[int, Sequence] = {}
         self._tree = PrefixTree()
         self._worths = Worths()
+        self._ranking = Ranking(self.is_parked)
         self.host = HostStore(limits, self._worths)
         self._free_seqs = list(range(limits.seq_ids - 1, -1, -1))
         self._operations: list[Operation] = []
@@ -229,6 +230,7 @@ class Cache:
         sequence.known.truncate(sequence.computed)
         self._worths.touch(sequence, sequence.computed)
         self.parked[sequence.seq] = sequence
+        self._ranking.add(sequence)
         self._tree.put(sequence, sequence.computed)
 
     def leave(self, sequence: Sequence) -> Sequence | None:
@@ -243,7 +245,7 @@ class Cache:
 
     def evict(self, keep: Sequence | None = None) -> bool:
         """Give up the parked sequence of least worth; False when there is none."""
-        victim = self._worths.least(p for p in self.parked.values() if p is not keep)
+        victim = self._ranking.least(but=keep)
         if victim is None:
             return False
         self._worths.gave_up(victim)
