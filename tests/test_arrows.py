@@ -19,10 +19,11 @@ BELOW = {
     "schedule": PURE,
     "store": {"core", "store"},
     "engines": FACTS | PURE | {"engines"},
+    "convert": FACTS | {"convert"},
     "advisor": FACTS | PURE | {"engines", "store", "advisor"},
-    "server": FACTS | PURE | {"engines", "store", "advisor", "server"},
-    "bench": FACTS | PURE | {"engines", "store", "advisor", "server", "bench"},
-    "cli": FACTS | PURE | {"engines", "store", "advisor", "server", "bench", "cli"},
+    "server": FACTS | PURE | {"engines", "store", "advisor", "convert", "server"},
+    "bench": FACTS | PURE | {"engines", "store", "advisor", "convert", "server", "bench"},
+    "cli": FACTS | PURE | {"engines", "store", "advisor", "convert", "server", "bench", "cli"},
 }
 NO_IO = {"os", "io", "pathlib", "subprocess", "socket", "time", "threading", "sqlite3", "httpx"}
 

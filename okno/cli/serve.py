@@ -65,7 +65,7 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
 
     from okno.advisor.learnt import learnt, lesson_keeper
-    from okno.cli.convert import server_settings, with_config, with_learnt, worker_options
+    from okno.cli.given_to_parts import server_settings, with_config, with_learnt, worker_options
     from okno.cli.serving import serving
     from okno.engines.trace_file import TraceFile
     from okno.inspect.hardware.machine import this_machine

@@ -63,7 +63,7 @@ def choose_for(
         chosen = choose_window(asked, header, machine, memory, speed)
     if header.is_embedding_model:
         return Choice(chosen, RowLearner(), knows_rows=True)
-    learner = StepLearner(planner.model(kv_type), refinement, keeps=known is not None)
+    learner = StepLearner(planner.model(chosen.load), refinement, keeps=known is not None)
     return Choice(chosen, learner, knows_rows=known is not None)
 
 

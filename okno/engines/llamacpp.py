@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 
 import llama_cpp.llama_cpp as lib
+import msgspec
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import changed_options
 from okno.inspect.cpu import usable_cores
 from okno.inspect.memory import free_memory, own_bytes
+from okno.plan.memory_sizes import NO_FLASH_ATTENTION
 from okno.schedule.step import (
     Copy,
     Forget,
@@ -61,7 +63,7 @@ class LlamaCpp:
         choose = choose_beside_draft if options.draft_path else choose_for
         choice = choose(options, kv_type)
         chosen, self.learner, self._taken = choice.chosen, choice.learner, choice.taken
-        self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
+        self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
         self.chat_template = self._model.chat_template
@@ -74,7 +76,7 @@ class LlamaCpp:
         self._context: lib.llama_context_p | None = None
         self._embedder: Embedder | None = None
         if not self._model.is_embedding_model:
-            self._context = self.open_context(self.window, options)
+            self._context = self.open_context(self.load)
             self._memory = lib.llama_get_memory(self._context)
             if not choice.knows_rows:
                 measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
@@ -155,9 +157,23 @@ class LlamaCpp:
     def prepare_resize(self, change: WindowChange) -> LlamaResize:
         """See engines.engine.Engine.prepare_resize."""
         options = changed_options(self._options, self.window, change)
-        held = on_accelerators(self._planned)
-        choice = choose_for(options, _checked_kv_type(options), self._taken, held)
+        kv_type, held = _checked_kv_type(options), on_accelerators(self._planned)
+        choice = choose_for(self._with_same_attention(options), kv_type, self._taken, held)
         return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
+
+    def _with_same_attention(self, options: WorkerOptions) -> WorkerOptions:
+        """`options` that keep flash attention on or off, if the states are to be kept: a state of
+        a cache that it reads fits no other (values are stored transposed without it)."""
+        if options.flash_attention != "auto" or options.kv_type != self.window.kv_type:
+            return options
+        is_off = self.load.flash_attention == "off"
+        never = self._model.architecture in NO_FLASH_ATTENTION
+        return msgspec.structs.replace(options, flash_attention="off" if is_off or never else "on")
+
+    @property
+    def window(self) -> Window:
+        """Of the context that serves."""
+        return self.load.window
 
     @property
     def context(self) -> lib.llama_context_p | None:
@@ -179,7 +195,7 @@ class LlamaCpp:
         if chosen.window.ctx != self.window.ctx and self._embedder is not None:
             self._embedder.close()
             self._embedder = None
-        self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
+        self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
         self.limits, self._options = resize.limits, resize.options
         self._batch = Batch(self.window.step_tokens)
         self._hold(context)
@@ -193,16 +209,16 @@ class LlamaCpp:
 
     def reopen(self) -> None:
         """The context of this window again, empty. Raises DoesNotFit."""
-        self._hold(self.open_context(self.window, self._options))
+        self._hold(self.open_context(self.load))
 
     def _hold(self, context: lib.llama_context_p | None) -> None:
         self._context = context
         if context is not None:
             self._memory = lib.llama_get_memory(context)
 
-    def open_context(self, window: Window, options: WorkerOptions) -> lib.llama_context_p:
+    def open_context(self, load: Load) -> lib.llama_context_p:
         """A new context on the loaded model. Raises DoesNotFit."""
-        load = _load(window, options)
+        window = load.window
         sizes = context_sizes(load, shares_prefixes=self._model.has_plain_attention)
         params = lib.llama_context_default_params()
         params.n_ctx = sizes.n_ctx
@@ -211,8 +227,8 @@ class LlamaCpp:
         params.n_outputs_max = sizes.n_outputs_max  # the engine reserves one per sequence
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = KV_TYPES[window.kv_type]
-        params.flash_attn_type = FLASH[options.flash_attention]
-        params.kv_unified = options.kv_unified
+        params.flash_attn_type = FLASH[load.flash_attention]
+        params.kv_unified = load.kv_unified
         params.swa_full = False
         params.no_perf = True
         context = lib.llama_init_from_model(self._model.pointer, params)
@@ -250,17 +266,12 @@ def _checked_kv_type(options: WorkerOptions) -> KVType:
     return kv_type
 
 
-def _load(window: Window, options: WorkerOptions) -> Load:
-    return Load(window, options.mmap, options.flash_attention, options.gpu_layers,
-                options.kv_unified)  # fmt: skip
-
-
 def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits:
     window = chosen.window
     parts = [device.parts for device in chosen.memory.devices]
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
-    sizes = context_sizes(_load(window, options), shares_prefixes=plain)
+    sizes = context_sizes(chosen.load, shares_prefixes=plain)
     return Limits(
         batch_size=window.batch_size,
         seq_ids=sizes.n_seq_max,

@@ -127,11 +127,13 @@ class _Tried:
 
 
 def _left_over(rows: int, decodes: int, rest: Rest | None) -> tuple[int, float]:
-    """(rows, seconds) of the last piece, if the others after this one are whole tiles."""
+    """(rows, seconds) of the last piece, if the others after this one are whole tiles; below a
+    tile, as long as this one."""
     tile = TILE_ROWS - decodes
     if rest is None or tile <= 0:
         return 0, 0.0
-    left = max(0, rest.tokens - rows) % tile
+    is_rest = rows in (rest.tokens % tile, rest.tokens)
+    left = max(0, rest.tokens - rows) % (tile if rows >= tile or is_rest else rows)
     return left, rest.last_s(left) if left else 0.0
 
 

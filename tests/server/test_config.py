@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from okno.cli.convert import server_settings, with_config
+from okno.cli.given_to_parts import server_settings, with_config
 from okno.config.given import Given
 from okno.config.load import Loaded, merge
 from okno.config.schema import schema
