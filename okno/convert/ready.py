@@ -9,7 +9,7 @@ from pathlib import Path
 
 from okno.convert.cache import cached_path, converted_folder, locked, sweep, written
 from okno.convert.checkpoint import Checkpoint
-from okno.convert.families import notes_on
+from okno.convert.families import family_of, notes_on
 from okno.convert.fields import Field
 from okno.convert.hashing import hashing
 from okno.convert.metadata import file_type_of, metadata_of
@@ -66,12 +66,15 @@ def engine_ready(
     sweep(kept)
     sources = sources_of(folder)
     with locked(path):
-        if not is_current(path, sources, wants):
+        if is_current(path, sources, wants):
+            notes = notes_on(checkpoint.described, family_of(checkpoint.described))
+        else:
             path.unlink(missing_ok=True)
             made = _convert(checkpoint, sources, path, wants, progress)
             note_stamps(path, sources)
-            for note in (f"{name} was converted, once; the result is kept: {path}.", *made.notes):
-                say(note)
+            notes = (f"{name} was converted, once; the result is kept: {path}.", *made.notes)
+        for note in notes:
+            say(note)
         return LocalModel(name, path, path.stat().st_size, (name,))
 
 

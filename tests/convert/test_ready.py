@@ -89,6 +89,17 @@ def test_a_start_reads_no_weights(checkpoint: Path, monkeypatch: pytest.MonkeyPa
     assert engine_ready(checkpoint, Wants(), silent) == first
 
 
+def test_what_differs_from_the_original_is_said_at_every_start(tmp_path: Path) -> None:
+    config = LLAMA | {"model_type": "mistral", "sliding_window": 64}
+    folder = write_checkpoint(tmp_path / "Mistral", config=config)
+    told: list[list[str]] = [[], []]
+    for said in told:
+        engine_ready(folder, Wants(), silent, said.append)
+    assert "was converted, once" in told[0][0]
+    assert told[0][1:] == told[1]
+    assert "the last 64 tokens" in told[1][0]
+
+
 def test_progress_ends_at_all_bytes(checkpoint: Path) -> None:
     watching = Watching()
     engine_ready(checkpoint, Wants(), watching)
