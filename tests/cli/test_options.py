@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from okno.cli.app import load_command
-from okno.cli.given_to_parts import server_settings, worker_options
 from okno.cli.docs import page
+from okno.cli.given_to_parts import server_settings, worker_options
 from okno.cli.options import GivenFlags, SectionedCommand, default_of, with_settings
 from okno.config.load import Loaded, merge
 from okno.config.settings import ServeSettings, flag_of

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from okno.bench.shapes import PRESETS, write_header
 from okno.core.errors import BadSetting, DoesNotFit
-from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
 from okno.core.request import Constraint, Request, Sampling, Stop
-from okno.engines import draft_memory, draft_source
-from okno.engines.draft_memory import choose_beside_draft
+from okno.engines import draft_source
+from okno.engines.choice import choose_for
 from okno.engines.engine import Engine
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llamacpp import LlamaCpp
@@ -313,20 +314,19 @@ def test_a_draft_model_that_keeps_a_state_is_refused(make_model: MakeModel) -> N
 
 def test_the_memory_of_the_draft_model_is_part_of_the_choice() -> None:
     both = options(DEMO, draft_path=DEMO.model_path)
-    notes = choose_beside_draft(both, "f16").chosen.notes
-    assert any(note.startswith("draft model demo: ") for note in notes)
+    choice, alone = choose_for(both, "f16"), choose_for(DEMO, "f16")
+    assert any(note.startswith("draft model demo: ") for note in choice.chosen.notes)
+    more = choice.chosen.memory.needed_bytes - alone.chosen.memory.needed_bytes
+    assert more == sum(choice.draft_bytes.values()) > alone.chosen.memory.needed_bytes // 4
 
 
 def test_what_does_not_fit_beside_the_draft_model_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(draft_memory, "draft_memory", lambda _options, _window: _huge())
-    with pytest.raises(DoesNotFit, match=r"The draft model demo needs 1,024.0 GiB"):
-        choose_beside_draft(options(DEMO, draft_path=DEMO.model_path), "f16")
-
-
-def _huge() -> Any:
-    return MemoryPlan((DeviceMemory("cpu", MemoryParts(weights_bytes=2**40)),), "engine")
+    huge = tmp_path / "huge.gguf"
+    write_header(PRESETS["llama-13b"], huge, "F32")
+    with pytest.raises(DoesNotFit, match=r"--draft [\d.]+ GiB.*The draft model huge needs"):
+        choose_for(options(DEMO, draft_path=str(huge)), "f16")
 
 
 async def test_a_worker_speculates_and_its_answers_are_those_without() -> None:
