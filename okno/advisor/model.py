@@ -7,15 +7,13 @@ from pathlib import Path
 
 from okno.advisor.quants import DEFAULT_QUANT, FINEST_FIRST, requantised
 from okno.advisor.report import Subject
-from okno.core.errors import ModelNotFound, ModelUnusable, OknoError
+from okno.core.errors import ModelNotFound, OknoError
 from okno.core.header import ModelHeader
-from okno.core.paths import expanded
 from okno.inspect.catalog import CatalogModel, candidates_in_catalog, find_in_catalog
 from okno.inspect.header import header_of_catalog, read_header
-from okno.inspect.models import find_by_name, find_model, models_folder
-from okno.inspect.paths import kind_at
+from okno.inspect.listing import Checkpoint
+from okno.inspect.models import find_by_name, find_local, models_folder
 from okno.inspect.source_hub import FILE_ENDS, parse_reference
-from okno.inspect.source_open import CONFIG
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def _local(asked: str, models_dir: Path | None, by_name: bool) -> Found | None:
     """The file here; None when another place may know the name."""
     if by_name and "://" in asked:
         raise ModelNotFound("A model is named here, not addressed; give a name of the catalog.")
-    look = find_by_name if by_name else find_model
+    look = find_by_name if by_name else find_local
     try:
         model = look(asked, models_folder(models_dir))
     except ModelNotFound:
@@ -85,11 +83,8 @@ def _local(asked: str, models_dir: Path | None, by_name: bool) -> Found | None:
         if not candidates_in_catalog(asked) and (by_name or not _is_on_hub(asked)):
             raise
         return None
-    except ModelUnusable:
-        if by_name or kind_at(expanded(asked) / CONFIG) != "file":
-            raise
-        folder = expanded(asked)
-        return Found(read_header(folder), str(folder))  # safetensors: planned, not yet loaded
+    if isinstance(model, Checkpoint):
+        return Found(read_header(model.path), str(model.path))
     return Found(read_header(model.path), str(model.path), model.path)
 
 

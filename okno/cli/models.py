@@ -14,7 +14,7 @@ from okno.config.load import load
 from okno.core.errors import OknoError
 from okno.core.header import ModelHeader
 from okno.inspect.header import read_header
-from okno.inspect.listing import Foreign, LocalModel, list_folder
+from okno.inspect.listing import Checkpoint, LocalModel, list_folder
 from okno.inspect.models import demo_model, models_folder
 
 
@@ -31,8 +31,8 @@ def models(
         typer.echo(json.dumps([_as_json(model) for model in found], ensure_ascii=False, indent=2))
         return
     _print_table(found)
-    for foreign in listing.foreign:
-        typer.echo(_foreign_line(foreign), err=True)
+    for checkpoint in listing.checkpoints:
+        typer.echo(_checkpoint_line(checkpoint), err=True)
     typer.echo(f"Models folder: {folder}{'' if folder.is_dir() else ' (not there yet)'}", err=True)
 
 
@@ -70,8 +70,8 @@ def parameters(count: int) -> str:
     return f"{count / 1e9:.1f} B" if count < 1e11 else f"{count / 1e9:.0f} B"
 
 
-def _foreign_line(foreign: Foreign) -> str:
-    return f"{foreign.name}: {foreign.format} weights, which land with a later version"
+def _checkpoint_line(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.name}: {checkpoint.format} weights, made engine-ready when first served"
 
 
 def _as_json(model: LocalModel) -> dict[str, str | int | None]:

@@ -13,3 +13,8 @@ class Wants:
 
     def __post_init__(self) -> None:
         assert self.bits in (None, 4, 8), self.bits
+
+    @property
+    def file_type(self) -> str | None:
+        """What llama-quantize would call the file; None: as stored."""
+        return {8: "Q8_0", 4: "Q4_K_M"}.get(self.bits or 0)

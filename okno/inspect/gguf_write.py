@@ -1,4 +1,6 @@
-"""Writes a GGUF file that holds its header only: the data is a hole of the right length."""
+"""Writes the header of a GGUF file, and files that hold nothing else: their data is a hole of the
+right length.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,12 @@ from okno.inspect.gguf_types import BY_NAME
 
 VERSION = 3
 ALIGNMENT = 32
-UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 10, 11
+UINT8, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 0, 4, 5, 6, 7, 8, 9, 10, 11
 CODES = {UINT32: "I", INT32: "i", FLOAT32: "f", BOOL: "?", UINT64: "Q", INT64: "q"}
+
+
+# A value, or what only vocabularies hold: texts, and bytes.
+Field = Value | tuple[str, ...] | bytes
 
 
 def write_hollow_gguf(
@@ -24,6 +30,22 @@ def write_hollow_gguf(
 
     Takes the disk space of the header, and appears under its name only when it is whole.
     """
+    header = gguf_header(values, tensors)
+    data_bytes = sum(padded(tensor.n_bytes) for tensor in tensors)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(header)
+            file.truncate(len(header) + data_bytes)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def gguf_header(values: Mapping[str, Field], tensors: Sequence[TensorInfo]) -> bytes:
+    """Everything before the data, padded. Its length depends on names, dimensions and values, not
+    on the tensors' types. The data of each tensor begins where that of the one before it ends,
+    `padded`."""
     kept = {key: value for key, value in values.items() if key != "general.alignment"}
     header = bytearray(MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(kept)))
     for key, value in kept.items():
@@ -31,26 +53,36 @@ def write_hollow_gguf(
     offset = 0
     for tensor in tensors:
         header += _tensor(tensor, offset)
-        offset += _padded(tensor.n_bytes)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(header)
-            file.truncate(_padded(len(header)) + offset)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        offset += padded(tensor.n_bytes)
+    return bytes(header) + bytes(padded(len(header)) - len(header))
 
 
-def _value(value: Value) -> bytes:
+def padded(size: int) -> int:
+    """`size` up to the next place where data may begin."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _value(value: Field) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _text(value)
+    if isinstance(value, bytes):
+        return struct.pack("<IIQ", ARRAY, UINT8, len(value)) + value
     if isinstance(value, tuple):
-        kind = _kind_of(value)
-        packed = struct.pack(f"<{len(value)}{CODES[kind]}", *value)
-        return struct.pack("<IIQ", ARRAY, kind, len(value)) + packed
+        return struct.pack("<I", ARRAY) + _array(value)
     kind = _kind_of((value,))
     return struct.pack("<I" + CODES[kind], kind, value)
+
+
+def _array(values: tuple[str, ...] | tuple[int | float | bool, ...]) -> bytes:
+    """Whole numbers in INT32 where they fit, as llama.cpp demands of token types."""
+    texts = [value for value in values if isinstance(value, str)]
+    if texts:
+        return struct.pack("<IQ", STRING, len(texts)) + b"".join(map(_text, texts))
+    numbers = [value for value in values if not isinstance(value, str)]
+    kind = _kind_of(numbers)
+    if kind == UINT32 and max(numbers, default=0) < 2**31:
+        kind = INT32
+    return struct.pack(f"<IQ{len(numbers)}{CODES[kind]}", kind, len(numbers), *numbers)
 
 
 def _kind_of(values: Sequence[int | float | bool]) -> int:
@@ -74,7 +106,3 @@ def _tensor(tensor: TensorInfo, offset: int) -> bytes:
 def _text(text: str) -> bytes:
     data = text.encode(errors="replace")
     return struct.pack("<Q", len(data)) + data
-
-
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT

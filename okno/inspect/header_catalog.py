@@ -53,7 +53,7 @@ def header_of_catalog(model: CatalogModel, quant: str) -> ModelHeader:
     tensors = (
         carried(shapes, CARRIED[name.upper()])
         if name.upper() in CARRIED
-        else _typed(sizes, shapes, name)
+        else typed_as(sizes, shapes, name)
     )
     own = {f"{sizes.architecture}.{key}": value for key, value in gemma_values(sizes).items()}
     values = values_of(sizes, model.name) | (own if is_gemma else {}) | _format_values(name)
@@ -100,7 +100,8 @@ def carried(shapes: list[Shape], kind: str) -> tuple[TensorInfo, ...]:
     return tuple(found)
 
 
-def _typed(sizes: Sizes, shapes: list[Shape], file_type: str) -> tuple[TensorInfo, ...]:
+def typed_as(sizes: Sizes, shapes: list[Shape], file_type: str) -> tuple[TensorInfo, ...]:
+    """The tensors of a model of these sizes as llama-quantize would store them."""
     heads = 1 if sizes.mla else sizes.n_head_kv if sizes.attends[0] else 0
     return typed(
         shapes,

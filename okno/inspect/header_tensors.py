@@ -41,17 +41,17 @@ HEAD_NORMS = frozenset(
     }
 )  # fmt: skip
 WIDE_HEAD_NORMS = frozenset({"minimax-m2", "olmo2"})
-QKV_BIAS = frozenset({"glm4moe", "gpt-oss", "qwen2", "seed_oss"})
+QKV_BIAS = frozenset({"glm4moe", "gpt-oss", "qwen2", "qwen2moe", "seed_oss"})
 FUSED_QKV = frozenset({"phi3"})
 FUSED_UP = frozenset({"glm4", "phi3"})
 GATED_ATTENTION = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 PROBS_BIAS = frozenset({"deepseek2", "glm4moe", "lfm2moe", "minimax-m2", "nemotron_h_moe"})
-SHARED_GATE = frozenset({"qwen3next", "qwen35moe"})
+SHARED_GATE = frozenset({"qwen2moe", "qwen3next", "qwen35moe"})
 DENSE = frozenset(
     {
         "deepseek", "deepseek2", "gemma2", "gemma3", "glm4", "glm4moe", "gpt-oss", "granite",
-        "llama", "llama4", "minimax-m2", "mistral3", "olmo2", "phi3", "qwen2", "qwen3",
-        "qwen3moe", "seed_oss", "smollm3",
+        "llama", "llama4", "minimax-m2", "mistral3", "olmo2", "phi3", "qwen2", "qwen2moe",
+        "qwen3", "qwen3moe", "seed_oss", "smollm3",
     }
 )  # fmt: skip
 MAMBA = frozenset({"granitehybrid", "nemotron_h", "nemotron_h_moe"})

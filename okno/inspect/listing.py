@@ -1,4 +1,4 @@
-"""What lies in a models folder: GGUF models, and folders of formats that come later.
+"""What lies in a models folder: GGUF models, and checkpoints that are made engine-ready first.
 
 Looks three folders deep (publisher/repository/file), never outside the folder: a link that leads
 out is left out and remembered by name. Files whose names cannot be printed are left out.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MAX_DEPTH = 3
 MAX_ENTRIES = 20_000
+WEIGHTS = (".safetensors", ".bin", ".pt")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
@@ -30,15 +31,15 @@ class LocalModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """A folder with weights in a format that cannot be loaded yet."""
+class Checkpoint:
+    """A folder of weights that the engine does not read as they are. format: `safetensors`, `GPTQ`,
+    `PyTorch` (pickles). size: of its weight files."""
 
     name: str
+    path: Path
     format: str
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        return (self.name, self.name.rsplit("/", 1)[-1])
+    size_bytes: int
+    spellings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,12 @@ class Listing:
     """Everything found, sorted by name. leading_out: names of links to somewhere else."""
 
     models: tuple[LocalModel, ...]
-    foreign: tuple[Foreign, ...]
+    checkpoints: tuple[Checkpoint, ...]
     leading_out: tuple[str, ...]
+
+    @property
+    def entries(self) -> tuple[LocalModel | Checkpoint, ...]:
+        return (*self.models, *self.checkpoints)
 
 
 def list_folder(folder: Path) -> Listing:
@@ -61,7 +66,7 @@ def list_folder(folder: Path) -> Listing:
     models = [_model(path, root, ggufs) for path in ggufs]
     return Listing(
         tuple(sorted(models, key=lambda model: model.name)),
-        tuple(_foreign(inside, ggufs, root)),
+        tuple(_checkpoints(inside, ggufs, root)),
         tuple(leading_out),
     )
 
@@ -160,18 +165,28 @@ def _model(path: Path, root: Path, ggufs: list[Path]) -> LocalModel:
     return LocalModel(name, path, split_size_bytes(path), tuple(sorted(spellings)))
 
 
-def _foreign(files: list[Path], ggufs: list[Path], root: Path) -> Iterator[Foreign]:
+def _checkpoints(files: list[Path], ggufs: list[Path], root: Path) -> Iterator[Checkpoint]:
     """Folders with safetensors (or older) weights and no GGUF beside them."""
     usable = {path.parent for path in ggufs}
     for parent in sorted({path.parent for path in files} - usable - {root}):
-        kind = format_of({path.name for path in files if path.parent == parent})
-        if kind:
-            yield Foreign(parent.relative_to(root).as_posix(), kind)
+        found = checkpoint_of(parent, [path for path in files if path.parent == parent])
+        if found is not None:
+            name = parent.relative_to(root).as_posix()
+            yield replace(found, name=name, spellings=tuple(dict.fromkeys((name, parent.name))))
+
+
+def checkpoint_of(folder: Path, files: Sequence[Path]) -> Checkpoint | None:
+    """The checkpoint that `files` of `folder` are, named as the folder; None without weights."""
+    kind = format_of({path.name for path in files})
+    if kind is None:
+        return None
+    weights = [path for path in files if path.name.endswith(WEIGHTS)]
+    return Checkpoint(folder.name, folder, kind, sum(map(_size_bytes, weights)), (folder.name,))
 
 
 def format_of(names: set[str]) -> str | None:
     """The format of the weights in a folder with files of these names; None without weights."""
-    weights = [name for name in names if name.endswith((".safetensors", ".bin", ".pt"))]
+    weights = [name for name in names if name.endswith(WEIGHTS)]
     if not weights:
         return None
     if "quantize_config.json" in names or any("gptq" in name.lower() for name in weights):

@@ -18,10 +18,10 @@ import platformdirs
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
 from okno.core.paths import expanded
 from okno.inspect.listing import (
-    Foreign,
+    Checkpoint,
     Listing,
     LocalModel,
-    format_of,
+    checkpoint_of,
     list_folder,
     split_size_bytes,
     stem_of,
@@ -49,8 +49,13 @@ def demo_model() -> LocalModel:
 
 
 def find_model(asked: str, folder: Path) -> LocalModel:
-    """The model that `asked` means: a path to a GGUF file or to a folder with one, `demo`, or a
-    name in `folder`.
+    """The GGUF model that `asked` means: as `find_local`, and a checkpoint is a ModelUnusable."""
+    return _loadable(find_local(asked, folder))
+
+
+def find_local(asked: str, folder: Path) -> LocalModel | Checkpoint:
+    """What `asked` means on this machine: a path to a GGUF file or to a folder with one or with a
+    checkpoint, `demo`, or a name in `folder`.
 
     Raises ModelNotFound (with the nearest names) or ModelUnusable (a file that is no GGUF, or one
     that may not be read).
@@ -61,24 +66,37 @@ def find_model(asked: str, folder: Path) -> LocalModel:
     path = expanded(asked)
     if _means_a_path(asked, path):
         return _at_path(path, asked)
-    return find_by_name(asked, folder)
+    return _named(asked, folder)
 
 
-def find_by_name(asked: str, folder: Path) -> LocalModel:
-    """The model named `asked` in `folder` (or `demo`), never one outside it. Errors as
-    `find_model`."""
+def find_by_name(asked: str, folder: Path) -> LocalModel | Checkpoint:
+    """What is named `asked` in `folder` (or `demo`), never anything outside it. Errors as
+    `find_local`."""
     _check_characters(asked)
-    if asked == DEMO:
-        return demo_model()
+    return demo_model() if asked == DEMO else _named(asked, folder)
+
+
+def _named(asked: str, folder: Path) -> LocalModel | Checkpoint:
+    """The one entry of the folder's listing that `asked` means."""
     listing = list_folder(folder)
-    found = candidates(asked, listing.models)
+    found = candidates(asked, listing.entries)
     if len(found) == 1:
-        return checked(found[0])
+        return found[0] if isinstance(found[0], Checkpoint) else checked(found[0])
     if found:
         raise ModelNotFound(
             f"{_quoted(asked)} fits {len(found)} models: {_names(found)}. Give one of these names."
         )
     raise _nothing_found(asked, folder, listing)
+
+
+def _loadable(found: LocalModel | Checkpoint) -> LocalModel:
+    """`found` if the engine reads it as it is. Raises ModelUnusable."""
+    if isinstance(found, LocalModel):
+        return found
+    raise ModelUnusable(
+        f"{found.name} holds {found.format} weights, and this needs a GGUF file. `okno convert "
+        f"{found.name}` makes one."
+    )
 
 
 def checked(model: LocalModel) -> LocalModel:
@@ -103,7 +121,7 @@ def _means_a_path(asked: str, path: Path) -> bool:
     return only_a_path or (written_as_path and kind_at(path) is not None)
 
 
-def _at_path(path: Path, asked: str) -> LocalModel:
+def _at_path(path: Path, asked: str) -> LocalModel | Checkpoint:
     kind = kind_at(path)
     if kind == "folder":
         return _in_folder(path)
@@ -114,7 +132,7 @@ def _at_path(path: Path, asked: str) -> LocalModel:
     raise ModelNotFound(f"There is no file {_quoted(asked)}.")
 
 
-def _in_folder(folder: Path) -> LocalModel:
+def _in_folder(folder: Path) -> LocalModel | Checkpoint:
     """The one model in a folder given by path."""
     listing = list_folder(folder)
     if len(listing.models) == 1:
@@ -124,10 +142,10 @@ def _in_folder(folder: Path) -> LocalModel:
             f"{folder} holds {len(listing.models)} models: {_names(listing.models)}. "
             "Give the path of one file."
         )
-    kind = format_of(set(names_in(folder)))
-    if kind:
-        raise _foreign(Foreign(str(folder), kind))
-    raise ModelNotFound(f"{folder} holds no .gguf file.")
+    found = checkpoint_of(folder.resolve(), [folder / name for name in names_in(folder)])
+    if found is not None:
+        return found
+    raise ModelNotFound(f"{folder} holds no .gguf file and no .safetensors weights.")
 
 
 def _check_characters(asked: str) -> None:
@@ -144,11 +162,8 @@ def _check_characters(asked: str) -> None:
             )
 
 
-def _nothing_found(asked: str, folder: Path, listing: Listing) -> ModelNotFound | ModelUnusable:
+def _nothing_found(asked: str, folder: Path, listing: Listing) -> ModelNotFound:
     """The error that helps most."""
-    foreign = candidates(asked, listing.foreign)
-    if foreign:
-        return _foreign(foreign[0])
     parts = asked.replace("\\", "/").split("/")
     if ".." in parts:
         return ModelNotFound(
@@ -160,7 +175,7 @@ def _nothing_found(asked: str, folder: Path, listing: Listing) -> ModelNotFound 
             f"{_quoted(asked)} is a link that leads out of the models folder. "
             "Give the path of the .gguf file itself."
         )
-    known = [DEMO, *(model.name for model in listing.models)]
+    known = [DEMO, *(entry.name for entry in listing.entries)]
     message = f"There is no model {_quoted(asked)} in {folder}. {_offer(asked, known)}"
     if len(parts) == 2 and not asked.endswith(".gguf") and all(parts):
         message += (
@@ -178,14 +193,7 @@ def _offer(asked: str, known: Sequence[str]) -> str:
     return f"There is: {', '.join(known[:8])}{more}."
 
 
-def _foreign(folder: Foreign) -> ModelUnusable:
-    return ModelUnusable(
-        f"{folder.name} holds {folder.format} weights; these formats land with a later version of "
-        "okno. Use a GGUF file of this model."
-    )
-
-
-def _names(models: Sequence[LocalModel]) -> str:
+def _names(models: Sequence[LocalModel | Checkpoint]) -> str:
     shown = ", ".join(model.name for model in models[:8])
     return f"{shown}, …" if len(models) > 8 else shown
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Collection
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -35,22 +35,30 @@ BITS = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """dtype: safetensors' name. shape: outermost first, as PyTorch has it."""
+    """dtype: safetensors' name. shape: outermost first, as PyTorch has it. part: the file it is in;
+    offset: where in that file its values begin."""
 
     dtype: str
     shape: tuple[int, ...]
+    part: str = field(default="", compare=False)
+    offset: int = field(default=0, compare=False)
 
     @property
     def n_values(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def n_bytes(self) -> int:
+        return self.n_values * BITS[self.dtype] // 8
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All tensors of a model by name, and the bytes of its files."""
+    """All tensors of a model by name, and the bytes of its files. parts: their names."""
 
     tensors: dict[str, StoredTensor]
     file_bytes: int
+    parts: tuple[str, ...] = ()
 
 
 class _Entry(msgspec.Struct):
@@ -74,7 +82,7 @@ def read_weights(beside: Source) -> Weights:
         if tensors.keys() & found.keys():
             raise ModelUnusable(f"{source.where} repeats tensors of another part of the model.")
         tensors |= found
-    return Weights(tensors, file_bytes)
+    return Weights(tensors, file_bytes, tuple(names))
 
 
 def read_tensors(source: Source) -> dict[str, StoredTensor]:
@@ -92,7 +100,10 @@ def read_tensors(source: Source) -> dict[str, StoredTensor]:
         ends = entry.data_offsets[1]
     if ends != source.size_bytes - 8 - size:
         raise _unsound(source, f"has {source.size_bytes - 8 - size} bytes of data and not {ends}")
-    return {name: StoredTensor(e.dtype, tuple(e.shape)) for name, e in entries.items()}
+    return {
+        name: StoredTensor(e.dtype, tuple(e.shape), source.name, 8 + size + e.data_offsets[0])
+        for name, e in entries.items()
+    }
 
 
 def read_json(source: Source, *, least: str = "an object") -> dict[str, object]:

@@ -20,10 +20,25 @@ ARCHITECTURES = {
     "glm4_moe": "glm4moe", "gpt_oss": "gpt-oss", "granite": "granite", "lfm2": "lfm2",
     "lfm2_moe": "lfm2moe", "llama": "llama", "minimax_m2": "minimax-m2", "mistral": "llama",
     "mistral3": "llama", "mixtral": "llama", "olmo2": "olmo2", "olmo3": "olmo2", "phi3": "phi3",
-    "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next",
+    "qwen2": "qwen2", "qwen2_moe": "qwen2moe", "qwen3": "qwen3", "qwen3_moe": "qwen3moe",
+    "qwen3_next": "qwen3next",
     "seed_oss": "seed_oss", "smollm3": "smollm3", "xlm-roberta": "bert",
 }  # fmt: skip
 DEFAULT_CTX = 2048
+# What transformers takes where config.json says nothing (its configuration classes): only what a
+# published model leaves out.
+DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "gemma2": {"tie_word_embeddings": True, "head_dim": 256, "sliding_window": 4096},
+    "gemma3_text": {
+        "tie_word_embeddings": True, "num_attention_heads": 8, "num_key_value_heads": 4,
+        "head_dim": 256, "max_position_embeddings": 131_072, "sliding_window": 4096,
+        "rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0, "vocab_size": 262_208,
+    },
+    "mixtral": {"rope_theta": 1_000_000.0, "rms_norm_eps": 1e-5, "num_key_value_heads": 8},
+    "mistral": {"num_key_value_heads": 8},
+    "phi3": {"rms_norm_eps": 1e-5},
+    "smollm3": {"tie_word_embeddings": True, "rope_theta": 2_000_000.0, "num_key_value_heads": 4},
+}  # fmt: skip
 METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "BNB", "fp8": "FP8", "mxfp4": "MXFP4"}
 IN_MXFP4 = ("gpt_oss",)  # model types whose experts are packed so, and nothing else of them
 
@@ -48,7 +63,13 @@ class Config:
     def __init__(self, where: str, values: Mapping[str, object]) -> None:
         self.where = where
         inner = values.get("text_config")
-        self._values = {**values, **inner} if isinstance(inner, dict) else dict(values)
+        joined = {**values, **inner} if isinstance(inner, dict) else dict(values)
+        self._values = {**DEFAULTS.get(str(joined.get("model_type")), {}), **joined}
+
+    @property
+    def values(self) -> Mapping[str, object]:
+        """Everything it says, of the language part first, and the defaults of its kind."""
+        return self._values
 
     @property
     def model_type(self) -> str:
@@ -82,14 +103,34 @@ class Config:
         found = self._values.get(key)
         return [str(item) for item in found] if isinstance(found, list) else []
 
+    def text(self, key: str) -> str | None:
+        found = self._values.get(key)
+        return found[:200] if isinstance(found, str) else None
+
+    def flag(self, key: str) -> bool | None:
+        """None: it is not said."""
+        found = self._values.get(key)
+        return found if isinstance(found, bool) else None
+
+    def says(self, key: str) -> bool:
+        """Whether the file mentions `key`, be it as null."""
+        return key in self._values
+
+    def value(self, key: str, default: object) -> object:
+        """Whatever it says for `key`; default: where it says nothing, or null."""
+        found = self._values.get(key)
+        return default if found is None else found
+
     def part(self, key: str) -> Mapping[str, object]:
         found = self._values.get(key)
         return found if isinstance(found, dict) else {}
 
 
-def shape_of(config: Config, *, n_vocab: int | None, is_tied: bool) -> Shape:
-    """The shape; n_vocab and is_tied as the weights say. Raises ModelUnusable for a kind that
-    cannot be converted."""
+def shape_of(
+    config: Config, *, n_vocab: int | None, is_tied: bool, rope_base: float | None = None
+) -> Shape:
+    """The shape; n_vocab and is_tied as the weights say, rope_base as Rope has it. Raises
+    ModelUnusable for a kind that cannot be converted."""
     architecture = ARCHITECTURES.get(config.model_type)
     if architecture is None:
         known = ", ".join(sorted(ARCHITECTURES))
@@ -110,7 +151,7 @@ def shape_of(config: Config, *, n_vocab: int | None, is_tied: bool) -> Shape:
         head_dim=config.number("head_dim"),
         n_vocab=n_vocab or config.needed("vocab_size"),
         ctx_train=config.number("max_position_embeddings") or DEFAULT_CTX,
-        rope_base=config.real("rope_theta", 10_000.0),
+        rope_base=rope_base or config.real("rope_theta", 10_000.0),
         tied=is_tied,
         moe=_moe(config),
         mla=_mla(config),

@@ -92,4 +92,5 @@ def _open(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise ModelNotFound(f"There is no file {path}.") from None
     except (OSError, ValueError) as error:
-        raise ModelUnusable(f"{path} cannot be read: {error}.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ModelUnusable(f"{path} cannot be read: {reason}.") from None

@@ -35,7 +35,7 @@ def test_models_lists_the_demo_and_the_folder_with_sizes(tmp_path, capsys):
     assert demo.startswith("demo ")
     assert saiga.startswith("saiga ")
     assert "2.0 MiB" in saiga
-    assert "gptq: GPTQ weights, which land with a later version" in captured.err
+    assert "gptq: GPTQ weights, made engine-ready when first served" in captured.err
     assert str(tmp_path) in captured.err
 
 

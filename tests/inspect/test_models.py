@@ -11,8 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable, OknoError
-from okno.inspect.listing import list_folder
-from okno.inspect.models import demo_model, find_by_name, find_model, models_folder
+from okno.inspect.listing import Checkpoint, list_folder
+from okno.inspect.models import (
+    demo_model,
+    find_by_name,
+    find_local,
+    find_model,
+    models_folder,
+)
 from tests.inspect.shut import shut_folder
 
 
@@ -116,11 +122,14 @@ def test_an_unknown_repository_says_that_downloads_come_later(folder):
 
 
 @pytest.mark.parametrize(("asked", "kind"), [("Saiga-13B-GPTQ", "GPTQ"), ("plain", "safetensors")])
-def test_other_formats_are_recognised_and_refused(asked, kind, folder):
-    with pytest.raises(ModelUnusable, match=f"{kind} weights; these formats land with a later"):
-        find_model(asked, folder)
-    with pytest.raises(ModelUnusable, match=f"{kind} weights"):
-        find_model(str(folder / asked), folder)
+def test_a_folder_of_other_weights_is_a_checkpoint(asked, kind, folder):
+    for words in (asked, str(folder / asked)):
+        found = find_local(words, folder)
+        assert isinstance(found, Checkpoint)
+        assert (found.format, found.path) == (kind, (folder / asked).resolve())
+        assert found.size_bytes == len(b"GGUF....")
+        with pytest.raises(ModelUnusable, match=f"{kind} weights, and this needs a GGUF file"):
+            find_model(words, folder)
 
 
 def test_demo_is_the_model_that_ships():
@@ -212,7 +221,7 @@ def test_paths_that_may_not_be_read_are_said(monkeypatch):
 def test_a_listing_leaves_out_what_may_not_be_looked_at(mode):
     with shut_folder("m.gguf", "model.safetensors", mode=mode) as shut:
         found = list_folder(shut.parent)
-        assert (found.models, found.foreign) == ((), ())
+        assert (found.models, found.checkpoints) == ((), ())
         with pytest.raises(ModelNotFound, match="There is: demo"):
             find_model("unheard-of", shut.parent)
 

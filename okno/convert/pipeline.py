@@ -1,0 +1,114 @@
+"""A checkpoint written as GGUF: tensor by tensor, in little memory, with all cores."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from okno.convert.checkpoint import Checkpoint
+from okno.convert.fields import Field
+from okno.convert.ordered import in_order, usable_threads
+from okno.convert.packed_targets import packed_jobs
+from okno.convert.planned import Planned
+from okno.convert.progress import Progress
+from okno.convert.work import Job, plain_jobs
+from okno.inspect.gguf_write import gguf_header, padded
+
+STAGE = "Converting"
+SETTLED_S = 1.0  # before that the time left is a guess
+
+
+@dataclass(slots=True)
+class Meter:
+    """How far the work is. Tells `progress` at most ten times a second."""
+
+    progress: Progress
+    total_bytes: int
+    clock: Callable[[], float] = time.monotonic
+    done_bytes: int = 0
+    began_s: float = field(default=0.0, init=False)
+    told_s: float = field(default=-1.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.began_s = self.clock()
+        self.progress(STAGE, 0, self.total_bytes, None)
+
+    def add(self, n_bytes: int) -> None:
+        self.done_bytes += n_bytes
+        now = self.clock()
+        if now - self.told_s < 0.1 and self.done_bytes < self.total_bytes:
+            return
+        self.told_s = now
+        spent = now - self.began_s
+        left = spent * (self.total_bytes - self.done_bytes) / max(self.done_bytes, 1)
+        self.progress(STAGE, self.done_bytes, self.total_bytes, left if spent > SETTLED_S else None)
+
+
+def file_bytes(plan: Planned, values: Mapping[str, Field]) -> int:
+    """How large the GGUF will be."""
+    data = sum(padded(tensor.n_bytes) for tensor in plan.tensors)
+    return len(gguf_header(values, plan.tensors)) + data
+
+
+def write_model(
+    checkpoint: Checkpoint,
+    plan: Planned,
+    values: Mapping[str, Field],
+    path: Path,
+    progress: Progress,
+    last_values: Callable[[], Mapping[str, Field]] = dict,
+) -> None:
+    """Write the GGUF to `path`, on the disk for good when this returns.
+
+    last_values: values that are known at the end only; they replace those of `values`, and must
+    take as many bytes. Raises ModelUnusable for a source that fails, OSError for the target.
+    """
+    header = gguf_header(values, plan.tensors)
+    meter = Meter(progress, sum(job.source_bytes for _, job in _jobs(checkpoint, plan)))
+    with path.open("wb", buffering=0) as file:
+        _write(file, header)
+        _write_tensors(file, checkpoint, plan, meter)
+        final = gguf_header({**values, **last_values()}, plan.tensors)
+        assert len(final) == len(header), (len(final), len(header))
+        file.seek(0)
+        _write(file, final)
+        os.fsync(file.fileno())
+
+
+def _write_tensors(file: BinaryIO, checkpoint: Checkpoint, plan: Planned, meter: Meter) -> None:
+    jobs = list(_jobs(checkpoint, plan))
+    results = in_order((job.make for _, job in jobs), usable_threads())
+    written = dict.fromkeys(range(len(plan.tensors)), 0)
+    for (number, job), data in zip(jobs, results, strict=True):
+        _write(file, data.data)
+        written[number] += data.nbytes
+        tensor = plan.tensors[number]
+        if written[number] == tensor.n_bytes:
+            _write(file, bytes(padded(tensor.n_bytes) - tensor.n_bytes))
+        meter.add(job.source_bytes)
+    short = [t.name for n, t in enumerate(plan.tensors) if written[n] != t.n_bytes]
+    assert not short, f"tensors with other sizes than announced: {short[:3]}"
+
+
+def _jobs(checkpoint: Checkpoint, plan: Planned) -> Iterator[tuple[int, Job]]:
+    """All work in the order of the file, with the number of its tensor."""
+    head_dim = checkpoint.described.sizes.head_dim
+    for number, (target, tensor) in enumerate(zip(plan.targets, plan.tensors, strict=True)):
+        packed = plan.packed.get(target.name)
+        jobs = (
+            plain_jobs(checkpoint, target, tensor.type, head_dim, plan.family.norm_shift)
+            if packed is None
+            else packed_jobs(checkpoint, target, packed, head_dim)
+        )
+        yield from ((number, job) for job in jobs)
+
+
+def _write(file: BinaryIO, data: bytes | memoryview) -> None:
+    """All of it: an unbuffered file may take less at once."""
+    view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    while view:
+        view = view[file.write(view) :]
