@@ -7,16 +7,15 @@ measurements.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from okno.bench.gguf_writer import StoredTensor, Value, write_gguf
+from okno.convert.quantise import quantise_rows
 from okno.inspect.gguf_types import BY_NAME, GgmlType, tensor_bytes
 
 PIECE_VALUES = 1 << 20
@@ -126,18 +125,4 @@ def _piece(type: str) -> bytes:
     """Random weights of a scale that keeps activations near 1, as stored."""
     kind = BY_NAME[type]
     values = np.random.default_rng(0).standard_normal(PIECE_VALUES, np.float32) * np.float32(0.02)
-    stored = np.empty(tensor_bytes(kind, (PIECE_VALUES,)), np.uint8)
-    _quantiser()(kind.number, values.ctypes.data, stored.ctypes.data, 0, 1, PIECE_VALUES, None)
-    return stored.tobytes()
-
-
-@cache
-def _quantiser() -> Any:
-    """ggml_quantize_chunk of the library that comes with llama-cpp-python."""
-    from llama_cpp import _ggml
-
-    function = _ggml.libggml.ggml_quantize_chunk
-    function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
-                         ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]  # fmt: skip
-    function.restype = ctypes.c_size_t
-    return function
+    return quantise_rows(values[None], kind.name).tobytes()

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import zlib
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from okno.bench.tensors import Shape, Tensor
+from okno.convert.quantise import quantise_rows, row_bytes
+from okno.inspect.gguf_types import BY_NAME
 
 FileType = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "MXFP4"]
 FILE_TYPES: tuple[FileType, ...] = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "MXFP4")
 CHUNK_VALUES = 4 * 1024 * 1024
 REPEAT_VALUES = 64 * 1024 * 1024
 
-# ggml.h, enum ggml_type: number and values per block.
-GGML = {"F32": (0, 1), "F16": (1, 1), "BF16": (30, 1), "Q4_0": (2, 32), "Q5_0": (6, 32),
-        "Q8_0": (8, 32), "Q4_K": (12, 256), "Q6_K": (14, 256), "MXFP4": (39, 32)}  # fmt: skip
 FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0", "Q4_0": "F16", "Q5_0": "F16", "Q8_0": "F16",
             "MXFP4": "F16"}  # fmt: skip
 
@@ -37,7 +35,7 @@ def storage_type(shape: Shape, tensor: Tensor, file_type: FileType) -> str:
         wanted = _four_bit_type(shape, tensor, file_type)
     elif file_type == "MXFP4" and not tensor.name.endswith("_exps.weight"):
         wanted = "Q8_0"
-    while tensor.columns % GGML[wanted][1]:
+    while tensor.columns % BY_NAME[wanted].block_values:
         wanted = FALLBACK[wanted]
     return wanted
 
@@ -64,7 +62,7 @@ def _more_bits(layer: int, n_layer: int) -> bool:
 
 def stored_bytes(tensor: Tensor, ggml_type: str) -> int:
     """Size of `tensor` in a file."""
-    return _row_bytes(tensor, ggml_type) * tensor.n_rows
+    return row_bytes(ggml_type, tensor.columns) * tensor.n_rows
 
 
 def random_weights(tensor: Tensor, ggml_type: str, seed: int) -> npt.NDArray[np.uint8]:
@@ -74,17 +72,17 @@ def random_weights(tensor: Tensor, ggml_type: str, seed: int) -> npt.NDArray[np.
     of more than REPEAT_VALUES repeats its first chunk: random numbers would cost most of the time.
     """
     source = np.random.Generator(np.random.SFC64([seed, zlib.crc32(tensor.name.encode())]))
-    rows, row_bytes = tensor.n_rows, _row_bytes(tensor, ggml_type)
-    stored = np.empty(rows * row_bytes, np.uint8)
+    rows, size = tensor.n_rows, row_bytes(ggml_type, tensor.columns)
+    stored = np.empty((rows, size), np.uint8)
     step = max(1, CHUNK_VALUES // tensor.columns)
     for start in range(0, rows, step):
         count = min(step, rows - start)
         if start and tensor.n_values > REPEAT_VALUES:
-            stored[start * row_bytes : (start + count) * row_bytes] = stored[: count * row_bytes]
+            stored[start : start + count] = stored[:count]
             continue
         values = _values(tensor, count, source)
-        _quantise(values, stored[start * row_bytes :], ggml_type)
-    return stored
+        quantise_rows(values, ggml_type, stored[start : start + count])
+    return stored.reshape(-1)
 
 
 def _values(tensor: Tensor, rows: int, source: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -103,32 +101,3 @@ def _values(tensor: Tensor, rows: int, source: np.random.Generator) -> npt.NDArr
     values = source.standard_normal(size, dtype=np.float32)
     values *= np.float32(tensor.columns**-0.5)
     return values
-
-
-def _quantise(
-    values: npt.NDArray[np.float32], target: npt.NDArray[np.uint8], ggml_type: str
-) -> None:
-    rows, columns = values.shape
-    number = GGML[ggml_type][0]
-    _ggml().ggml_quantize_chunk(
-        number, values.ctypes.data, target.ctypes.data, 0, rows, columns, None
-    )
-
-
-def _row_bytes(tensor: Tensor, ggml_type: str) -> int:
-    return int(_ggml().ggml_row_size(GGML[ggml_type][0], tensor.columns))
-
-
-def _ggml() -> Any:
-    """The ggml library that comes with llama-cpp-python, with the two functions declared."""
-    from llama_cpp import _ggml
-
-    library = _ggml.libggml
-    library.ggml_quantize_chunk.argtypes = [
-        ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
-        ctypes.c_int64, ctypes.c_void_p,
-    ]  # fmt: skip
-    library.ggml_quantize_chunk.restype = ctypes.c_size_t
-    library.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
-    library.ggml_row_size.restype = ctypes.c_size_t
-    return library

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from okno.bench.quantise import FILE_TYPES, GGML, FileType, random_weights, storage_type
+from okno.bench.quantise import FILE_TYPES, FileType, random_weights, storage_type
 from okno.bench.quantise import stored_bytes as tensor_bytes
 from okno.bench.shape_presets import MEMORY, SPEED, TINY
 from okno.bench.tensors import Shape, Tensor, mamba_heads, tensors
@@ -193,7 +193,7 @@ def _announce(writer: gguf.GGUFWriter, plan: list[tuple[Tensor, str]]) -> None:
     for tensor, ggml_type in plan:
         writer.add_tensor_info(
             tensor.name, tensor.dimensions, np.dtype(np.float32),
-            tensor_bytes(tensor, ggml_type), gguf.GGMLQuantizationType(GGML[ggml_type][0]),
+            tensor_bytes(tensor, ggml_type), gguf.GGMLQuantizationType[ggml_type],
         )  # fmt: skip
 
 
