@@ -1,0 +1,100 @@
+"""Where engine-ready files are kept: one folder, one file for each source and what was wanted.
+
+A file appears under its name only when it is whole. While it is made it has the ending PART and its
+maker holds a lock; what a maker that was killed left behind is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+from okno.convert.wants import Wants
+from okno.core.errors import BadSetting, ModelUnusable
+from okno.core.paths import expanded
+
+DATA_DIR = "OKNO_DATA_DIR"
+FOLDER = "converted"
+PART, LOCKS = ".part", "locks"
+
+
+def converted_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """`converted` in OKNO_DATA_DIR, else in the user cache folder: all of it can be made again.
+    Raises BadSetting for the home folder of nobody."""
+    given = environment.get(DATA_DIR)
+    if given:
+        return expanded(given, BadSetting).absolute() / FOLDER
+    return Path(platformdirs.user_cache_dir("okno", appauthor=False)) / FOLDER
+
+
+def cached_path(kept: Path, source: Path, name: str, wants: Wants) -> Path:
+    """The file in `kept` for the model `name` at `source`. Sources of one name in several places
+    have different files."""
+    plain = re.sub(r"[^\w.-]", "_", name)[:80]
+    place = hashlib.sha256(os.fsencode(source.absolute())).hexdigest()[:8]
+    ending = f"-{wants.file_type}" if wants.file_type else ""
+    return kept / f"{plain}{ending}-{place}.gguf"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Only one process at a time makes `path`; others wait. The lock of a process that died is
+    free. Raises ModelUnusable when the folder cannot be written."""
+    from filelock import FileLock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(_lock_of(path))
+        lock.acquire()
+    except OSError as error:
+        raise ModelUnusable(
+            f"{path.parent} or {converted_folder()} cannot be written ({error.strerror}), and "
+            "converted models and their locks go there. Make them writable, or choose another "
+            f"folder with {DATA_DIR}."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_of(path: Path) -> Path:
+    """The lock lies in a folder of its own: nobody may remove it while another may hold it."""
+    locks = converted_folder() / LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
+    return locks / f"{hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:24]}.lock"
+
+
+def part_of(path: Path) -> Path:
+    """The name of `path` while it is made."""
+    return path.with_name(path.name + PART)
+
+
+def publish(path: Path) -> None:
+    """Give the finished part of `path` its name, for good. Raises OSError."""
+    os.replace(part_of(path), path)
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def sweep(kept: Path) -> None:
+    """Remove what makers that died left in `kept`: parts that nobody holds the lock of."""
+    from filelock import FileLock, Timeout
+
+    for part in sorted(kept.glob(f"*{PART}")):
+        path = part.with_name(part.name.removesuffix(PART))
+        try:
+            with FileLock(_lock_of(path), timeout=0):
+                part.unlink(missing_ok=True)
+        except (Timeout, OSError):
+            continue
