@@ -127,7 +127,7 @@ def provenance_in(path: Path) -> Provenance | None:
 
 def unknown_hashes(sources: Sources) -> dict[str, str]:
     """Placeholders as long as the real ones."""
-    return {name: "0" * HASH_CHARS for name in sorted(sources.stamps)}
+    return dict.fromkeys(sorted(sources.stamps), "0" * HASH_CHARS)
 
 
 def is_current(path: Path, sources: Sources, wants: Wants) -> bool:
