@@ -1,12 +1,22 @@
-"""Loading, shown: a bar on a terminal, one plain line elsewhere. Writes to stderr."""
+"""Loading, downloading, converting, shown: a bar on a terminal, plain lines elsewhere. To stderr."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
+
+from okno.cli.text import size
+from okno.convert.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import ProgressColumn
+
+QUARTERS = 4  # lines that a log gets of a long stage
 
 
 @contextmanager
@@ -16,13 +26,86 @@ def loading(title: str) -> Iterator[Callable[[float], None]]:
         typer.echo(f"{title} …", err=True)
         yield _nothing
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, TaskProgressColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda fraction: bar.update(task, completed=fraction)
+    with _bars(BarColumn(), TaskProgressColumn()) as bars:
+        task = bars.add_task(title, total=1.0)
+        yield lambda fraction: bars.update(task, completed=fraction)
+
+
+@contextmanager
+def working() -> Iterator[Progress]:
+    """A Progress for the block: each stage a bar with its bytes, rate and time left; a log gets a
+    line at each quarter of a stage."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+
+    columns = (
+        BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
+    )  # fmt: skip
+    with _bars(*columns) as bars:
+        yield _Stages(bars)
+
+
+class _Stages:
+    """One bar, for the stage of the moment."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._stage = ""
+
+    def __call__(
+        self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None
+    ) -> None:
+        if stage != self._stage:
+            for task in self._bars.task_ids:
+                self._bars.remove_task(task)
+            self._task = self._bars.add_task(stage, total=None, left="")
+            self._stage = stage
+        left = "" if left_s is None else f"{duration(left_s)} left"
+        self._bars.update(
+            self._task, completed=done_bytes, total=total_bytes or None, left=left
+        )
+
+
+class _Lines:
+    """A line when a stage begins, and at each quarter of it."""
+
+    def __init__(self) -> None:
+        self._told = ("", -1)
+
+    def __call__(
+        self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None
+    ) -> None:
+        quarter = QUARTERS * done_bytes // total_bytes if total_bytes else 0
+        if (stage, quarter) == self._told or (self._told[0] == stage and quarter < self._told[1]):
+            return
+        self._told = (stage, quarter)
+        much = f" {size(done_bytes)} of {size(total_bytes)}" if total_bytes else ""
+        left = "" if left_s is None or done_bytes >= total_bytes else f", {duration(left_s)} left"
+        typer.echo(f"{stage}:{much}{left}", err=True)
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3 min 20 s`, `1 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _bars(*columns: ProgressColumn) -> Bars:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TextColumn
+
+    title = TextColumn("{task.description}", markup=False)
+    return Bars(title, *columns, console=Console(stderr=True), transient=True)
 
 
 def _nothing(fraction: float) -> None:

@@ -112,6 +112,14 @@ class SourceUnreachable(OknoError):
     status = 502
 
 
+class DiskFull(OknoError):
+    """A download or a conversion needs more room than the disk has. Details: needed_bytes,
+    free_bytes."""
+
+    code = "disk_full"
+    status = 507
+
+
 class DoesNotFit(OknoError):
     """The asked window does not fit into memory. Details: needed_bytes, free_bytes."""
 
@@ -145,8 +153,8 @@ BY_CODE: Mapping[str, type[OknoError]] = {
     cls.code: cls
     for cls in (
         BadRequest, ContextExceeded, BadConstraint, BadTemplate, QueueFull, NotReady,
-        EngineFailed, ModelNotFound, ModelUnusable, AccessDenied, SourceUnreachable, DoesNotFit,
-        WindowInUse, BadSetting, OknoError,
+        EngineFailed, ModelNotFound, ModelUnusable, AccessDenied, SourceUnreachable, DiskFull,
+        DoesNotFit, WindowInUse, BadSetting, OknoError,
     )
 }  # fmt: skip
 

@@ -9,25 +9,27 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 MAX_DEPTH = 3
 MAX_ENTRIES = 20_000
 WEIGHTS = (".safetensors", ".bin", ".pt")
+PART = re.compile(r"-(\d{5})-of-(\d{5})\.(gguf|safetensors)$")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
     """A GGUF model on this machine. path: the file, or the first file of a split model; size:
-    of all its files. spellings: what it may be called."""
+    of all its files. spellings: what it may be called. source: the checkpoint it was made from."""
 
     name: str
     path: Path
     size_bytes: int
     spellings: tuple[str, ...] = ()
+    source: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,18 @@ class Listing:
         return (*self.models, *self.checkpoints)
 
 
-def list_folder(folder: Path) -> Listing:
-    """What lies in `folder`; nothing, if it does not exist or may not be read."""
+NOTHING = Listing((), (), ())
+
+
+def list_folder(folder: Path, within: Path | None = None) -> Listing:
+    """What lies in `folder`; nothing, if it does not exist or may not be read. within: where links
+    may lead, when that is more than the folder."""
     try:
         root = folder.resolve(strict=True)
+        allowed = root if within is None else within.resolve(strict=True)
     except (OSError, RuntimeError, ValueError):
-        return Listing((), (), ())
-    inside, leading_out = _walk(root)
+        return NOTHING
+    inside, leading_out = _walk(root, allowed)
     ggufs = [path for path in inside if is_model_file(path.name)]
     models = [_model(path, root, ggufs) for path in ggufs]
     return Listing(
@@ -74,6 +81,17 @@ def list_folder(folder: Path) -> Listing:
 def stem_of(path: Path) -> str:
     """The name of a model file without `.gguf` and the number of the part."""
     return SHARD.sub("", path.name).removesuffix(".gguf")
+
+
+def missing_parts(names: Collection[str]) -> list[str]:
+    """The files that lack of the split models (GGUF or safetensors) of which `names` has some."""
+    wanted: set[str] = set()
+    for name in names:
+        match = PART.search(name)
+        if match:
+            stem, count, end = name[: match.start()], match[2], match[3]
+            wanted |= {f"{stem}-{n:05d}-of-{count}.{end}" for n in range(1, int(count) + 1)}
+    return sorted(wanted.difference(names))
 
 
 def split_size_bytes(path: Path) -> int:
@@ -95,9 +113,9 @@ def _size_bytes(path: Path) -> int:
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
-def _walk(root: Path) -> tuple[list[Path], list[str]]:
-    """The regular files under `root`, and the links that lead out of it. What may not be entered or
-    looked at is left out."""
+def _walk(root: Path, allowed: Path) -> tuple[list[Path], list[str]]:
+    """The regular files under `root`, and the links that lead out of `allowed`. What may not be
+    entered or looked at is left out."""
     files: list[Path] = []
     leading_out: list[str] = []
     folders = [root]
@@ -106,7 +124,7 @@ def _walk(root: Path) -> tuple[list[Path], list[str]]:
             path = Path(entry.path)
             if not entry.name.isprintable():
                 continue
-            if not _stays_inside(path, root):
+            if not _stays_inside(path, allowed):
                 leading_out += [path.relative_to(root).as_posix(), path.stem]
                 continue
             mode = _mode(entry)

@@ -1,6 +1,6 @@
 """Model names: what `--model NAME` means on this machine.
 
-`find_model` is for the person at the keyboard: a path, or a name. `find_by_name` is for names
+`find_local` is for the person at the keyboard: a path, or a name. `find_by_name` is for names
 alone: it picks an entry of the folder's listing and never builds a path from the name, so a name
 cannot lead out of the folder whatever it contains.
 """
@@ -17,7 +17,9 @@ import platformdirs
 
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
 from okno.core.paths import expanded
+from okno.inspect.hub_cache import SNAPSHOTS, find_cached, hub_cache, list_hub, list_snapshot
 from okno.inspect.listing import (
+    NOTHING,
     Checkpoint,
     Listing,
     LocalModel,
@@ -28,10 +30,15 @@ from okno.inspect.listing import (
 )
 from okno.inspect.names import candidates, nearest
 from okno.inspect.paths import cannot_be_read, kind_at, names_in
+from okno.inspect.source_hub import MAIN, Reference, has_quant, parse_reference
 
 DEMO = "demo"
 MAX_NAME_CHARS = 1024
 GGUF_MAGIC = b"GGUF"
+
+
+class NotHere(ModelNotFound):
+    """Nothing on this machine is called so; it may be had from elsewhere."""
 
 
 def models_folder(asked: Path | None = None) -> Path:
@@ -55,10 +62,11 @@ def find_model(asked: str, folder: Path) -> LocalModel:
 
 def find_local(asked: str, folder: Path) -> LocalModel | Checkpoint:
     """What `asked` means on this machine: a path to a GGUF file or to a folder with one or with a
-    checkpoint, `demo`, or a name in `folder`.
+    checkpoint, `demo`, or a name in `folder` or in the cache of huggingface_hub, also
+    `owner/repo[/file][:quant][@revision]`.
 
-    Raises ModelNotFound (with the nearest names) or ModelUnusable (a file that is no GGUF, or one
-    that may not be read).
+    Raises NotHere (with the nearest names), ModelNotFound (several) or ModelUnusable (a file that
+    is no GGUF, or one that may not be read).
     """
     _check_characters(asked)
     if asked == DEMO:
@@ -66,27 +74,58 @@ def find_local(asked: str, folder: Path) -> LocalModel | Checkpoint:
     path = expanded(asked)
     if _means_a_path(asked, path):
         return _at_path(path, asked)
-    return _named(asked, folder)
+    reference = parse_reference(asked)
+    if reference is not None and asked.startswith("hf:"):
+        return _only(asked, find_cached(reference, hub_cache()), folder)
+    if reference is not None and reference.is_narrowed:
+        return _only(asked, _narrowed(reference, folder), folder)
+    own = list_folder(folder)
+    named = {entry.name for entry in own.entries}
+    hub = [entry for entry in list_hub(hub_cache()).entries if entry.name not in named]
+    return _only(asked, candidates(asked, (*own.entries, *hub)), folder, own, hub)
 
 
 def find_by_name(asked: str, folder: Path) -> LocalModel | Checkpoint:
     """What is named `asked` in `folder` (or `demo`), never anything outside it. Errors as
     `find_local`."""
     _check_characters(asked)
-    return demo_model() if asked == DEMO else _named(asked, folder)
+    if asked == DEMO:
+        return demo_model()
+    own = list_folder(folder)
+    return _only(asked, candidates(asked, own.entries), folder, own)
 
 
-def _named(asked: str, folder: Path) -> LocalModel | Checkpoint:
-    """The one entry of the folder's listing that `asked` means."""
-    listing = list_folder(folder)
-    found = candidates(asked, listing.entries)
+def _narrowed(reference: Reference, folder: Path) -> list[LocalModel | Checkpoint]:
+    """The files that a reference to more than a repository means: in the models folder (of no
+    certain revision), else in the hub's cache."""
+    own: list[LocalModel | Checkpoint] = []
+    if reference.revision == MAIN:
+        written = (f"{reference.id}/", f"{reference.owner}_{reference.repo}/")
+        own = [
+            model
+            for model in list_folder(folder).models
+            if any(word.startswith(written) for word in model.spellings)
+            and (not reference.file or model.path.as_posix().endswith(f"/{reference.file}"))
+            and (not reference.quant or has_quant(model.path.name, reference.quant))
+        ]
+    return own or find_cached(reference, hub_cache())
+
+
+def _only(
+    asked: str,
+    found: Sequence[LocalModel | Checkpoint],
+    folder: Path,
+    own: Listing = NOTHING,
+    hub: Sequence[LocalModel | Checkpoint] = (),
+) -> LocalModel | Checkpoint:
+    """The one entry of `found`."""
     if len(found) == 1:
         return found[0] if isinstance(found[0], Checkpoint) else checked(found[0])
     if found:
         raise ModelNotFound(
             f"{_quoted(asked)} fits {len(found)} models: {_names(found)}. Give one of these names."
         )
-    raise _nothing_found(asked, folder, listing)
+    raise _nothing_found(asked, folder, own, hub)
 
 
 def _loadable(found: LocalModel | Checkpoint) -> LocalModel:
@@ -133,18 +172,22 @@ def _at_path(path: Path, asked: str) -> LocalModel | Checkpoint:
 
 
 def _in_folder(folder: Path) -> LocalModel | Checkpoint:
-    """The one model in a folder given by path."""
-    listing = list_folder(folder)
-    if len(listing.models) == 1:
-        return checked(listing.models[0])
-    if listing.models:
+    """The one model in a folder given by path, which may be a snapshot in the hub's cache."""
+    names = names_in(folder)
+    whole = folder.absolute()
+    found: Sequence[LocalModel | Checkpoint] = list_folder(folder).models
+    if whole.parent.name == SNAPSHOTS:
+        repository = whole.parent.parent.name.removeprefix("models--")
+        found = list_snapshot(whole, repository.replace("--", "/")).entries
+    if len(found) == 1:
+        return found[0] if isinstance(found[0], Checkpoint) else checked(found[0])
+    if found:
         raise ModelNotFound(
-            f"{folder} holds {len(listing.models)} models: {_names(listing.models)}. "
-            "Give the path of one file."
+            f"{folder} holds {len(found)} models: {_names(found)}. Give the path of one file."
         )
-    found = checkpoint_of(folder.resolve(), [folder / name for name in names_in(folder)])
-    if found is not None:
-        return found
+    checkpoint = checkpoint_of(folder.resolve(), [folder / name for name in names])
+    if checkpoint is not None:
+        return checkpoint
     raise ModelNotFound(f"{folder} holds no .gguf file and no .safetensors weights.")
 
 
@@ -162,27 +205,28 @@ def _check_characters(asked: str) -> None:
             )
 
 
-def _nothing_found(asked: str, folder: Path, listing: Listing) -> ModelNotFound:
+def _nothing_found(
+    asked: str, folder: Path, own: Listing, hub: Sequence[LocalModel | Checkpoint]
+) -> ModelNotFound:
     """The error that helps most."""
-    parts = asked.replace("\\", "/").split("/")
-    if ".." in parts:
+    if ".." in asked.replace("\\", "/").split("/"):
         return ModelNotFound(
             f"{_quoted(asked)} leads out of the models folder, and there is no such file. "
             "Give a name in the folder, or the path of a .gguf file."
         )
-    if asked in listing.leading_out:
+    if asked in own.leading_out:
         return ModelNotFound(
             f"{_quoted(asked)} is a link that leads out of the models folder. "
             "Give the path of the .gguf file itself."
         )
-    known = [DEMO, *(entry.name for entry in listing.entries)]
+    known = [DEMO, *(entry.name for entry in (*own.entries, *hub))]
     message = f"There is no model {_quoted(asked)} in {folder}. {_offer(asked, known)}"
-    if len(parts) == 2 and not asked.endswith(".gguf") and all(parts):
+    if parse_reference(asked) is not None:
         message += (
-            " If it is a Hugging Face repository: downloads come with a later version; put its "
-            "GGUF file into that folder, or give its path."
+            f" If it is a Hugging Face repository: `okno pull {asked}` fetches it, and `okno "
+            "serve` does so by itself."
         )
-    return ModelNotFound(message)
+    return NotHere(message)
 
 
 def _offer(asked: str, known: Sequence[str]) -> str:

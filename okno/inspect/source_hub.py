@@ -14,10 +14,11 @@ from okno.inspect.listing import is_model_file
 from okno.inspect.safetensors import only_weights
 from okno.inspect.source_http import Access, HttpSource, origin_of
 
+MAIN = "main"
 ENDPOINT = "https://huggingface.co"
 REFERENCE = re.compile(
     r"(?P<owner>[\w.-]{1,96})/(?P<repo>[\w.-]{1,96})(?:/(?P<file>[^:@\s]{1,500}))?"
-    r"(?:@(?P<revision>[\w./-]{1,200}))?(?::(?P<quant>[\w.-]{1,40}))?"
+    r"(?:@(?P<before>[\w./-]{1,200}))?(?::(?P<quant>[\w.-]{1,40}))?(?:@(?P<after>[\w./-]{1,200}))?"
 )
 PAGE = re.compile(r"^(/[^/]+/[^/]+)/(?:blob|raw)/")
 FILE_ENDS = (".gguf", ".safetensors")
@@ -32,16 +33,21 @@ class Reference:
     owner: str
     repo: str
     file: str | None = None
-    revision: str = "main"
+    revision: str = MAIN
     quant: str | None = None
 
     @property
     def id(self) -> str:
         return f"{self.owner}/{self.repo}"
 
+    @property
+    def is_narrowed(self) -> bool:
+        """It says more than the repository."""
+        return bool(self.file or self.quant or self.revision != MAIN)
+
 
 def parse_reference(text: str) -> Reference | None:
-    """`TheBloke/Saiga-GGUF:Q4_K_M`, `owner/repo/file.gguf@revision`; None when it is none.
+    """`TheBloke/Saiga-GGUF:Q4_K_M@revision`, `owner/repo/file.gguf`; None when it is none.
 
     `folder/model.gguf` is a file that is not here, no repository (`hf:folder/model.gguf` is one).
     """
@@ -51,9 +57,10 @@ def parse_reference(text: str) -> Reference | None:
     parts = found.groupdict()
     if parts["repo"].lower().endswith(FILE_ENDS) and not text.startswith("hf:"):
         return None
-    return Reference(
-        parts["owner"], parts["repo"], parts["file"], parts["revision"] or "main", parts["quant"]
-    )
+    if parts["before"] and parts["after"]:
+        return None
+    revision = parts["before"] or parts["after"] or MAIN
+    return Reference(parts["owner"], parts["repo"], parts["file"], revision, parts["quant"])
 
 
 def open_address(address: str) -> HttpSource:
@@ -110,12 +117,18 @@ def open_reference(reference: Reference) -> HttpSource:
 
 def open_on_hub(address: str) -> HttpSource:
     """Raises SourceUnreachable when the user wants no network (HF_HUB_OFFLINE)."""
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in YES:
+    if is_offline():
         raise SourceUnreachable(
             f"{address} is not asked for: HF_HUB_OFFLINE is set. Unset it, or give a local file."
         )
     token = os.environ.get("HF_TOKEN", "").strip()
     return HttpSource(address, Access(origin_of(endpoint()), token))
+
+
+def is_offline() -> bool:
+    """The user wants no network, in the words of huggingface_hub."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").lower() in YES for name in names)
 
 
 def endpoint() -> str:
@@ -143,7 +156,7 @@ def _chosen(reference: Reference, files: list[str]) -> str:
     """The one GGUF that is meant, else config.json or the only weights beside it."""
     ggufs = [file for file in files if is_model_file(file.rsplit("/", 1)[-1])]
     wanted = (reference.quant or "").lower()
-    fitting = [file for file in ggufs if _has_quant(file, wanted)] if wanted else ggufs
+    fitting = [file for file in ggufs if has_quant(file, wanted)] if wanted else ggufs
     if len(fitting) == 1:
         return fitting[0]
     if not ggufs and "config.json" in files:
@@ -155,5 +168,7 @@ def _chosen(reference: Reference, files: list[str]) -> str:
     )
 
 
-def _has_quant(file: str, wanted: str) -> bool:
-    return re.search(rf"(^|[-._/]){re.escape(wanted)}([-._/]|$)", file.lower()) is not None
+def has_quant(file: str, wanted: str) -> bool:
+    """The name of a file says that it is stored as `wanted` (`Q4_K_M`, `q8_0`)."""
+    word = re.escape(wanted.lower())
+    return re.search(rf"(^|[-._/]){word}([-._/]|$)", file.lower()) is not None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable, OknoError
 from okno.inspect.listing import Checkpoint, list_folder
 from okno.inspect.models import (
+    NotHere,
     demo_model,
     find_by_name,
     find_local,
@@ -116,8 +117,8 @@ def test_an_empty_folder_still_offers_the_demo(tmp_path):
         find_model("nothing", tmp_path / "missing")
 
 
-def test_an_unknown_repository_says_that_downloads_come_later(folder):
-    with pytest.raises(ModelNotFound, match="downloads come with a later version"):
+def test_an_unknown_repository_says_how_it_is_fetched(folder):
+    with pytest.raises(NotHere, match="`okno pull TheBloke/Nothing-70B` fetches it"):
         find_model("TheBloke/Nothing-70B", folder)
 
 

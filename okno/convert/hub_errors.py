@@ -1,0 +1,90 @@
+"""What the hub and the network answer, as okno's errors: each says what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from okno.convert.disk import no_room
+from okno.core.errors import AccessDenied, ModelNotFound, OknoError, SourceUnreachable
+from okno.inspect.source_hub import Reference, endpoint
+
+TOKEN_HELP = "Give an access token as HF_TOKEN, or log in with `hf auth login`."
+
+
+@contextmanager
+def explained(reference: Reference, cache: Path) -> Iterator[None]:
+    """Turn what huggingface_hub raises in the block into okno's errors."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except OfflineModeIsEnabled:
+        raise offline(reference) from None
+    except HfHubHTTPError as error:
+        code = error.response.headers.get("X-Error-Code", "")
+        raise _refused(reference, error.response.status_code, code) from None
+    except HFValidationError as error:
+        raise ModelNotFound(f"{reference.id} is no name of a repository: {error}") from None
+    except httpx2.HTTPError as error:
+        raise _unreachable(reference, error) from None
+    except OSError as error:
+        full = no_room(error, f"the download of {reference.id}", cache)
+        raise full or _unreachable(reference, error) from None
+
+
+def offline(reference: Reference) -> SourceUnreachable:
+    return SourceUnreachable(
+        f"{reference.id} is not here, and HF_HUB_OFFLINE is set, so it is not asked for. Unset it, "
+        "or name a model that is here (`okno models`)."
+    )
+
+
+def _refused(reference: Reference, status: int, code: str) -> OknoError:
+    where = reference.id
+    if code == "GatedRepo" or (status == 403 and code != "RepoNotFound"):
+        return AccessDenied(
+            f"{where} is gated: its publisher shows it after you accept the licence at "
+            f"{endpoint()}/{where}. Do that with your account. {TOKEN_HELP}"
+        )
+    if status == 401 and _has_token():
+        return AccessDenied(
+            f"{where} may not be read (401): the hub does not accept the access token (HF_TOKEN, "
+            "or that of `hf auth login`), or it may not see this repository. Check the name, or "
+            f"make a new token at {endpoint()}/settings/tokens."
+        )
+    if code == "RevisionNotFound":
+        return ModelNotFound(
+            f"{where} has no revision {reference.revision!r}. Give a branch, a tag or a commit "
+            f"that its page lists, or leave @{reference.revision} out."
+        )
+    if status == 401 or (status == 404 and code == "RepoNotFound"):
+        return ModelNotFound(
+            f"There is no repository {where} on {endpoint()}, or it is private. Check the name "
+            f"(owner/repository). If it is private: {TOKEN_HELP}"
+        )
+    if status in (404, 410):
+        return ModelNotFound(f"{endpoint()} has no {where} ({code or status}). Check the name.")
+    wait = "It asks to wait: try again in some minutes" if status == 429 else "Try again later"
+    return SourceUnreachable(
+        f"{endpoint()} answers with status {status} for {where}. {wait}; what was downloaded is "
+        "kept, and the same command goes on from there."
+    )
+
+
+def _unreachable(reference: Reference, error: Exception) -> SourceUnreachable:
+    reason = str(error).strip().splitlines()[0].rstrip(".")[:200] if str(error).strip() else ""
+    return SourceUnreachable(
+        f"{reference.id} cannot be fetched from {endpoint()}: {reason or type(error).__name__}. "
+        "Check the network (HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy); what was downloaded "
+        "is kept, and the same command goes on from there."
+    )
+
+
+def _has_token() -> bool:
+    from huggingface_hub import get_token
+
+    return bool(os.environ.get("HF_TOKEN") or get_token())

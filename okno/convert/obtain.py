@@ -1,0 +1,137 @@
+"""`obtain`: from what a person writes for a model to a file the engine loads. The one door.
+
+A GGUF file is itself (or quantised, when that is wanted and gains something); a checkpoint is made
+engine-ready, once; a repository of the Hugging Face hub that is not here is fetched first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from okno.convert.fetch_plan import FetchPlan, plan_fetch
+from okno.convert.progress import Progress, silent
+from okno.convert.wants import Wants
+from okno.core.errors import ModelNotFound, OknoError
+from okno.inspect.gguf import stored_type
+from okno.inspect.gguf_types import bits_of
+from okno.inspect.header import read_header
+from okno.inspect.listing import Checkpoint, LocalModel
+from okno.inspect.models import NotHere, find_local
+from okno.inspect.source_hub import Reference, parse_reference
+
+UNQUANTISED = ("F32", "F16", "BF16")
+MIN_UNQUANTISED_BITS = 16
+
+
+def _nothing(_: FetchPlan) -> None:
+    """Nobody wants to know."""
+
+
+def _mute(_: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is told. say: a sentence on what was decided. offered: what a download would bring,
+    before it begins; raising there stops it."""
+
+    progress: Progress = silent
+    say: Callable[[str], None] = _mute
+    offered: Callable[[FetchPlan], None] = _nothing
+
+
+def obtain(asked: str, folder: Path, wants: Wants, listener: Listener | None = None) -> LocalModel:
+    """The model `asked` in a file that the engine loads, stored as `wants` says.
+
+    asked: as `find_local` has it, or a repository of the hub. folder: the models folder. Raises
+    what finding, fetching (`fetch`) and making ready (`engine_ready`) raise.
+    """
+    to = listener or Listener()
+    found = here_or_fetched(asked, folder, to)
+    if isinstance(found, LocalModel):
+        return _quantised(found, wants, to)
+    from okno.convert.ready import engine_ready
+
+    kept = _kept(found, wants, to)
+    made = engine_ready(found.path, kept, to.progress)
+    return replace(made, name=found.name, source=found.path)
+
+
+def here_or_fetched(asked: str, folder: Path, to: Listener) -> LocalModel | Checkpoint:
+    """What `asked` means here, after a download where that is needed."""
+    try:
+        return find_local(asked, folder)
+    except NotHere:
+        reference = parse_reference(asked)
+        if reference is None:
+            raise
+        return _fetched(reference, folder, to)
+
+
+def _fetched(reference: Reference, folder: Path, to: Listener) -> LocalModel | Checkpoint:
+    from okno.convert.fetch import fetch
+
+    plan = plan_fetch(reference)
+    to.offered(plan)
+    path = fetch(plan, to.progress)
+    found = find_local(str(path), folder)
+    return replace(found, name=reference.id) if isinstance(found, Checkpoint) else found
+
+
+def _quantised(model: LocalModel, wants: Wants, to: Listener) -> LocalModel:
+    """`model`, or a copy with fewer bits where that gains something."""
+    if wants.bits is None:
+        return model
+    stored = stored_type(model.path)
+    if stored in UNQUANTISED:
+        from okno.convert.requantise import requantised
+
+        return replace(requantised(model, wants, to.progress), name=model.name, source=model.path)
+    to.say(_as_stored(model.path.name, stored, wants.bits))
+    return model
+
+
+def _as_stored(name: str, stored: str | None, wanted_bits: int) -> str:
+    """Why a GGUF file stays as it is."""
+    bits = bits_of(stored) if stored else None
+    if bits is not None and bits <= wanted_bits:
+        return (
+            f"the weights in {name} are already quantised ({stored}). Nothing would be gained: "
+            "more bits cost memory and bring no quality back. They are kept as they are."
+        )
+    told = f" ({stored})" if stored else ""
+    return (
+        f"{name} is served as it is stored{told}: okno quantises {', '.join(UNQUANTISED)} only, "
+        "because what is quantised twice is worse than it need be. A file with "
+        f"{wanted_bits}-bit weights needs less memory."
+    )
+
+
+def _kept(found: Checkpoint, wants: Wants, to: Listener) -> Wants:
+    """`wants`, or nothing where the weights are quantised already."""
+    if wants.bits is None:
+        return wants
+    try:
+        stored = read_header(found.path).file_type
+    except OknoError:
+        return wants  # the converter says what is wrong with it
+    bits = bits_of(stored.rpartition("-")[2])
+    if bits is None or bits >= MIN_UNQUANTISED_BITS:
+        return wants
+    to.say(_as_stored(found.name, stored, max(bits, wants.bits)))
+    return Wants()
+
+
+def not_here(asked: str, folder: Path) -> Reference | None:
+    """The repository that would have to be fetched for `asked`; None when it is here, or is none.
+    Raises what finding raises."""
+    try:
+        find_local(asked, folder)
+    except NotHere:
+        return parse_reference(asked)
+    except ModelNotFound:
+        return None
+    return None

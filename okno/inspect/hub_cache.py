@@ -1,0 +1,160 @@
+"""What the cache of huggingface_hub holds: repositories that are here already.
+
+Layout (huggingface_hub, "Understand caching"): models--OWNER--REPO/{blobs, refs/REVISION,
+snapshots/COMMIT/FILE}; each file of a snapshot links into blobs. Read here and not through the
+library, because every start looks here and importing that takes 0.2 s; it writes and deletes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from okno.inspect.listing import (
+    Checkpoint,
+    Listing,
+    LocalModel,
+    checkpoint_of,
+    list_folder,
+    missing_parts,
+)
+from okno.inspect.source_hub import MAIN, Reference, has_quant
+
+REPOSITORY = re.compile(r"models--([\w.-]{1,96})--([\w.-]{1,96})")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SNAPSHOTS = "snapshots"
+
+
+def hub_home() -> Path:
+    """HF_HOME, else `huggingface` in the user's cache folder (also on Windows and macOS)."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(caches, "huggingface")
+    return Path(os.path.expandvars(home)).expanduser()
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps repositories: HF_HUB_CACHE, else `hub` in its home."""
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(os.path.expandvars(named)).expanduser() if named else hub_home() / "hub"
+
+
+def list_hub(cache: Path) -> Listing:
+    """The models of every repository in the cache: of its main revision, else of the newest."""
+    models: list[LocalModel] = []
+    checkpoints: list[Checkpoint] = []
+    for folder in _subfolders(cache):
+        named = REPOSITORY.fullmatch(folder.name)
+        snapshot = _default_snapshot(folder) if named else None
+        if named and snapshot:
+            found = list_snapshot(snapshot, f"{named[1]}/{named[2]}")
+            models += found.models
+            checkpoints += found.checkpoints
+    return Listing(tuple(models), tuple(checkpoints), ())
+
+
+def list_snapshot(snapshot: Path, repository: str) -> Listing:
+    """The models of one snapshot. Half a split model is none."""
+    listing = list_folder(snapshot, within=snapshot.parent.parent)
+    whole = [model for model in listing.models if not missing_parts(_beside(model.path))]
+    names = [name for name in _names(snapshot) if (snapshot / name).is_file()]
+    own = None
+    if not listing.models and not missing_parts(names):
+        own = checkpoint_of(snapshot, [snapshot / name for name in names])
+    return Listing(
+        tuple(_named(model, snapshot, repository, alone=len(whole) == 1) for model in whole),
+        () if own is None else (replace(own, name=repository, spellings=_spellings(repository)),),
+        (),
+    )
+
+
+def snapshot_of(reference: Reference, cache: Path) -> Path | None:
+    """The snapshot of the revision of `reference` that is here."""
+    repository = cache / f"models--{reference.owner}--{reference.repo}"
+    if reference.revision == MAIN:
+        return _default_snapshot(repository)
+    return _snapshot(repository, _commit(repository, reference.revision))
+
+
+def find_cached(reference: Reference, cache: Path) -> list[LocalModel | Checkpoint]:
+    """What of `reference` is here, whole."""
+    snapshot = snapshot_of(reference, cache)
+    if snapshot is None:
+        return []
+    entries = list_snapshot(snapshot, reference.id).entries
+    return [entry for entry in entries if fits(entry, reference)]
+
+
+def fits(entry: LocalModel | Checkpoint, reference: Reference) -> bool:
+    """`entry` of the repository of `reference` is the file or the quantisation that it names."""
+    if reference.file:
+        name = f"{reference.id}/{reference.file}"
+        return name in entry.spellings
+    if reference.quant:
+        return isinstance(entry, LocalModel) and has_quant(entry.path.name, reference.quant)
+    return True
+
+
+def _default_snapshot(repository: Path) -> Path | None:
+    """Of main, else the newest."""
+    main = _snapshot(repository, _commit(repository, MAIN))
+    if main is not None:
+        return main
+    found = [path for path in _subfolders(repository / SNAPSHOTS) if COMMIT.fullmatch(path.name)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _snapshot(repository: Path, commit: str | None) -> Path | None:
+    path = repository / SNAPSHOTS / (commit or "none")
+    return path if commit and path.is_dir() else None
+
+
+def _commit(repository: Path, revision: str) -> str | None:
+    """The commit of a branch, a tag or (the beginning of) a commit."""
+    try:
+        text = (repository / "refs" / revision).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        text = revision
+    if COMMIT.fullmatch(text):
+        return text
+    if not re.fullmatch(r"[0-9a-f]{7,39}", text):
+        return None
+    begun = [path.name for path in _subfolders(repository / SNAPSHOTS)]
+    found = [name for name in begun if name.startswith(text)]
+    return found[0] if len(found) == 1 else None
+
+
+def _named(model: LocalModel, snapshot: Path, repository: str, *, alone: bool) -> LocalModel:
+    """Called after its file; by its repository too, when it is the only one of it."""
+    file = model.path.relative_to(snapshot.resolve()).as_posix()
+    words = {*model.spellings, f"{repository}/{file}"}
+    if alone:
+        words |= set(_spellings(repository))
+    return replace(model, spellings=tuple(sorted(words)))
+
+
+def _spellings(repository: str) -> tuple[str, ...]:
+    return (repository, repository.rsplit("/", 1)[-1])
+
+
+def _beside(path: Path) -> list[str]:
+    """The parts of the split model of which `path` is the first."""
+    stem = path.name[: -len("-00001-of-00001.gguf")]
+    return [name for name in _names(path.parent) if name.startswith(stem)]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in _entries(folder))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.is_dir()]
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(folder.iterdir())
+    except OSError:
+        return
