@@ -78,7 +78,9 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
         reporter.note(note)
     options = with_learnt(worker_options(settings, model), known)
     reporter.loading(options.name, model.size_bytes if model else 0)
-    keep = lesson_keeper(machine, model.path, known) if model else None
+    # what steps with adapters take is no lesson about the model alone
+    learns = model is not None and not options.adapters
+    keep = lesson_keeper(machine, model.path, known) if model and learns else None
     trace = TraceFile(settings.trace) if settings.trace is not None else None
     with closing(trace) if trace else nullcontext():
         run(serving(options, server, settings.hang_timeout, reporter, keep, trace))

@@ -27,9 +27,9 @@ def asked_adapters(texts: Iterable[str]) -> tuple[Adapter, ...]:
 
 def asked_adapter(text: str) -> Adapter:
     """Without a name it is called after its file. Raises ValueError."""
-    name, path = _named(text)
+    name, path = _named(text) if text.isprintable() else ("", "")
     path, scale = _scaled(path)
-    if not path or not path.isprintable():
+    if not path:
         raise ValueError(f"{text[:80]!r} names no adapter; write NAME=PATH:SCALE, or just PATH")
     return Adapter(name or PurePath(path).name.removesuffix(".gguf") or path, path, scale)
 

@@ -11,7 +11,7 @@ import msgspec
 import okno
 from okno.convert.cache import cached_path, converted_folder, locked, part_of, publish, sweep
 from okno.convert.disk import check_room, no_room
-from okno.convert.lora import CONFIG, WEIGHTS, opened, write_adapter
+from okno.convert.lora import CONFIG, WEIGHTS, opened, planned, write_adapter
 from okno.convert.provenance import (
     CONVERTER,
     KEY,
@@ -23,7 +23,7 @@ from okno.convert.provenance import (
 from okno.convert.wants import Wants
 from okno.core.adapter import Adapter
 from okno.core.errors import ModelNotFound, ModelUnusable
-from okno.core.header import ModelHeader
+from okno.core.header import ModelHeader, TensorInfo
 from okno.core.paths import expanded
 from okno.inspect.adapter import check_adapter, read_adapter
 
@@ -39,6 +39,17 @@ def adapter_file(asked: Adapter, models: Path, base: ModelHeader) -> Adapter:
         path = _converted(path, base)
     check_adapter(read_adapter(path), base)
     return replace(asked, path=str(path))
+
+
+def tensors_of(asked: str, models: Path, base: ModelHeader) -> tuple[TensorInfo, ...]:
+    """The tensors that the adapter `asked` has in GGUF, without writing them. Raises ModelNotFound,
+    ModelUnusable."""
+    path = located(asked, models)
+    if path.is_dir():
+        return planned(path, base)
+    found = read_adapter(path)
+    check_adapter(found, base)
+    return tuple(half for pair in found.pairs for half in (pair.a, pair.b))
 
 
 def located(asked: str, models: Path) -> Path:

@@ -72,7 +72,7 @@ def write_adapter(folder: Path, base: ModelHeader, path: Path, more: Mapping[str
         ALPHA: alpha,
         **more,
     }
-    tensors = [t for name, layer in layers.items() for t in _announced(name, layer, base, stored)]
+    tensors = _announced(layers, base, stored)
     with path.open("wb") as file:
         file.write(gguf_header(values, tensors))
         for name, layer in layers.items():
@@ -169,7 +169,21 @@ def _common_alpha(layers: Mapping[str, Layer], config: LoraConfig) -> float:
     return float(alphas.pop()) if len(alphas) == 1 else 0.0
 
 
+def planned(folder: Path, base: ModelHeader) -> tuple[TensorInfo, ...]:
+    """The tensors that write_adapter would write; errors likewise."""
+    _, stored, _ = opened(folder)
+    return _announced(_layers(stored, base, str(folder)), base, stored)
+
+
 def _announced(
+    layers: Mapping[str, Layer], base: ModelHeader, stored: Mapping[str, StoredTensor]
+) -> tuple[TensorInfo, ...]:
+    return tuple(
+        tensor for name, layer in layers.items() for tensor in _pair(name, layer, base, stored)
+    )
+
+
+def _pair(
     name: str, layer: Layer, base: ModelHeader, stored: Mapping[str, StoredTensor]
 ) -> Iterator[TensorInfo]:
     """The two tensors of a layer as they will be written, dimensions in ggml's order."""
