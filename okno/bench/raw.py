@@ -34,6 +34,7 @@ class RawOptions:
     """What the engine is loaded with. ctx: tokens of one sequence, never divided by n_seq.
 
     threads None: as okno chooses them. step_tokens: rows of one decode call, and of a micro-batch.
+    kv_f32: keys and values in 32 bits, as references compute them.
     """
 
     ctx: int = 2048
@@ -45,6 +46,7 @@ class RawOptions:
     mmap: bool = DEFAULTS.mmap
     gpu_layers: int = DEFAULTS.gpu_layers
     embeddings: bool = False
+    kv_f32: bool = False
 
     def n_threads(self, model_bytes: int) -> int:
         """Threads for a model of this size (engines/llamacpp.py has the reason for one)."""
@@ -165,5 +167,7 @@ def _context_params(options: RawOptions, n_threads: int) -> lib.llama_context_pa
     params.kv_unified = options.kv_unified
     params.swa_full = False
     params.no_perf = True
+    if options.kv_f32:
+        params.type_k = params.type_v = lib.GGML_TYPE_F32
     params.embeddings = options.embeddings
     return params

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from okno.cli.config_table import print_table
-from okno.cli.model_settings import model_of, with_own_settings
+from okno.cli.model_settings import local_model, with_own_settings
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.text import for_stderr
 from okno.config.changing import changed, created, target
@@ -171,7 +171,7 @@ def _loaded(given: GivenFlags) -> Loaded:
     is then missing."""
     loaded = load(given, os.environ)
     try:
-        loaded = with_own_settings(loaded, model_of(loaded.settings))
+        loaded = with_own_settings(loaded, local_model(loaded.settings))
     except OknoError as error:
         _remark(f"note: without what comes with the model: {error.message}")
     for note in loaded.notes:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from okno.cli.keeping import kept, remark
+from okno.cli.obtaining import obtained
 from okno.cli.options import GivenFlags, with_settings
 from okno.config.load import load
 from okno.core.errors import BadSetting
 from okno.core.window import KVType
-from okno.inspect.models import demo_model, find_model, models_folder
+from okno.inspect.models import demo_model
 from okno.plan.depth import WORTH_BITS, DepthCurve
 
 if TYPE_CHECKING:
@@ -80,9 +81,8 @@ def depth(
     from okno.bench.depth_text import text_for
 
     settings = load(given, os.environ).settings
-    folder = models_folder(settings.models_dir)
-    found = find_model(model, folder)
-    other = find_model(reference, folder) if reference else None
+    found = obtained(model, settings)
+    other = obtained(reference, settings) if reference else None
     if plot is not None:
         check_plot_path(plot)
     job = Job(

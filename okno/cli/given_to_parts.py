@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from okno.advisor.learnt import Learnt
+from okno.cli.obtaining import obtained
 from okno.config.adapters import asked_adapters
 from okno.config.explain import explain
 from okno.config.load import Loaded
@@ -17,7 +18,7 @@ from okno.core.request import Sampling
 from okno.engines.protocol import WorkerOptions
 from okno.inspect.header import read_header
 from okno.inspect.listing import LocalModel
-from okno.inspect.models import find_model, models_folder
+from okno.inspect.models import models_folder
 from okno.server.settings import GenerationDefaults, ServerSettings
 
 GIB = 2**30
@@ -68,7 +69,7 @@ def draft_path(settings: ServeSettings) -> str:
             f"--draft {settings.draft} and --speculate {settings.speculate} contradict each other: "
             "the draft model would be loaded for nothing. Leave one of them out."
         )
-    return str(find_model(settings.draft, models_folder(settings.models_dir)).path)
+    return str(obtained(settings.draft, settings).path)
 
 
 def adapters(settings: ServeSettings, model: LocalModel | None) -> tuple[Adapter, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,8 +17,28 @@ from okno.config.load import load
 from okno.core.errors import OknoError
 from okno.core.header import ModelHeader
 from okno.inspect.header import read_header
+from okno.inspect.hub_cache import hub_cache, interrupted, list_hub
 from okno.inspect.listing import Checkpoint, LocalModel, list_folder
 from okno.inspect.models import demo_model, models_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A model and where it is: `okno` (it ships), `folder`, `hub`, `converted` (okno made it)."""
+
+    model: LocalModel | Checkpoint
+    place: str
+    header: ModelHeader | None
+    problem: str | None
+
+    @property
+    def kind(self) -> str:
+        """`llama 8.0 B Q4_K_M, ctx 8,192`"""
+        if self.header is None:
+            return "cannot be read"
+        sizes = f"{parameters(self.header.n_params)} {self.header.file_type}"
+        kind = f"{self.header.architecture} {sizes}, ctx {self.header.ctx_train:,}"
+        return f"{kind}, checkpoint" if isinstance(self.model, Checkpoint) else kind
 
 
 @with_settings("models_dir", "config")
@@ -23,44 +46,53 @@ def models(
     given: GivenFlags,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """List the models on this machine: the demo that ships, and those in the models folder."""
+    """List the models on this machine: the demo that ships, those in the models folder and in the
+    cache of huggingface_hub, and those that okno made of others."""
     folder = models_folder(load(given, os.environ).settings.models_dir)
-    listing = list_folder(folder)
-    found = [demo_model(), *listing.models]
+    rows = list(_rows(folder))
     if as_json:
-        typer.echo(json.dumps([_as_json(model) for model in found], ensure_ascii=False, indent=2))
+        typer.echo(json.dumps([_as_json(row) for row in rows], ensure_ascii=False, indent=2))
         return
-    _print_table(found)
-    for checkpoint in listing.checkpoints:
-        typer.echo(_checkpoint_line(checkpoint), err=True)
+    _print_table(rows)
+    for begun in interrupted(hub_cache()):
+        typer.echo(
+            f"{begun.repository}: {size(begun.size_bytes)} of an interrupted download; `okno pull` "
+            "goes on, `okno rm` removes it",
+            err=True,
+        )
     typer.echo(f"Models folder: {folder}{'' if folder.is_dir() else ' (not there yet)'}", err=True)
+    typer.echo(f"Hub cache: {hub_cache()}", err=True)
 
 
-def _print_table(found: list[LocalModel]) -> None:
-    rows = [(model, *_facts(model)) for model in found]
-    names = max(len(model.name) for model in found)
-    kinds = max(len(_kind(header)) for _, header, _ in rows)
-    for model, header, problem in rows:
-        sizes = f"{size(model.size_bytes):>10}  {_kind(header):<{kinds}}"
-        typer.echo(f"{model.name:<{names}}  {sizes}  {model.path}")
-        if problem:
-            typer.echo(f"{model.name}: {problem}", err=True)
+def _rows(folder: Path) -> Iterator[Row]:
+    from okno.convert.ready import converted_folder
+
+    yield _row(demo_model(), "okno")
+    for place, listing in (
+        ("folder", list_folder(folder)),
+        ("hub", list_hub(hub_cache())),
+        ("converted", list_folder(converted_folder())),
+    ):
+        for entry in listing.entries:
+            yield _row(entry, place)
 
 
-def _facts(model: LocalModel) -> tuple[ModelHeader | None, str | None]:
+def _row(model: LocalModel | Checkpoint, place: str) -> Row:
     """What its header says, or what is wrong with it."""
     try:
-        return read_header(model.path), None
+        return Row(model, place, read_header(model.path), None)
     except OknoError as error:
-        return None, error.message
+        return Row(model, place, None, error.message)
 
 
-def _kind(header: ModelHeader | None) -> str:
-    """`llama 8.0 B Q4_K_M, ctx 8,192`"""
-    if header is None:
-        return "cannot be read"
-    sizes = f"{parameters(header.n_params)} {header.file_type}"
-    return f"{header.architecture} {sizes}, ctx {header.ctx_train:,}"
+def _print_table(rows: list[Row]) -> None:
+    names = max(len(row.model.name) for row in rows)
+    kinds = max(len(row.kind) for row in rows)
+    for row in rows:
+        sizes = f"{size(row.model.size_bytes):>10}  {row.kind:<{kinds}}"
+        typer.echo(f"{row.model.name:<{names}}  {sizes}  {row.model.path}")
+        if row.problem:
+            typer.echo(f"{row.model.name}: {row.problem}", err=True)
 
 
 def parameters(count: int) -> str:
@@ -70,23 +102,20 @@ def parameters(count: int) -> str:
     return f"{count / 1e9:.1f} B" if count < 1e11 else f"{count / 1e9:.0f} B"
 
 
-def _checkpoint_line(checkpoint: Checkpoint) -> str:
-    return f"{checkpoint.name}: {checkpoint.format} weights, made engine-ready when first served"
-
-
-def _as_json(model: LocalModel) -> dict[str, str | int | None]:
-    header, problem = _facts(model)
+def _as_json(row: Row) -> dict[str, str | int | None]:
     known: dict[str, str | int | None] = {
-        "name": model.name,
-        "size_bytes": model.size_bytes,
-        "path": str(model.path),
+        "name": row.model.name,
+        "size_bytes": row.model.size_bytes,
+        "path": str(row.model.path),
+        "place": row.place,
+        "format": row.model.format if isinstance(row.model, Checkpoint) else "GGUF",
     }
-    if header is None:
-        return known | {"problem": problem}
+    if row.header is None:
+        return known | {"problem": row.problem}
     return known | {
-        "architecture": header.architecture,
-        "n_params": header.n_params,
-        "file_type": header.file_type,
-        "ctx_train": header.ctx_train,
-        "n_layer": header.n_layer,
+        "architecture": row.header.architecture,
+        "n_params": row.header.n_params,
+        "file_type": row.header.file_type,
+        "ctx_train": row.header.ctx_train,
+        "n_layer": row.header.n_layer,
     }

@@ -34,7 +34,8 @@ def offer_of(plan: FetchPlan, request: PlanRequest) -> Offer:
     try:
         report = make_plan(replace(request, model=address_of(plan)))
     except OknoError as error:
-        return Offer((*lines, f"How it would run here cannot be said before: {error.message}"), None)
+        why = f"How it would run here cannot be said before it is here: {error.message}"
+        return Offer((*lines, why), None)
     fits = report.plan.pick is not None
     return Offer((*lines, *_runs(report)), fits, report)
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from okno.cli.chat_client import ChatClient, ServerInfo
+from okno.cli.obtaining import obtained
 from okno.cli.options import GivenFlags
 from okno.cli.private_server import PrivateServer
 from okno.cli.progress import loading
@@ -15,7 +16,7 @@ from okno.config.load import Loaded
 from okno.config.settings import ServeSettings, flag_of
 from okno.core.errors import BadSetting
 from okno.inspect.listing import LocalModel
-from okno.inspect.models import demo_model, find_model, models_folder
+from okno.inspect.models import demo_model
 
 LOAD_SETTINGS = ("batch_size", "ctx", "lora")  # what a server that runs has decided
 ASKED_NOW = ("command line", "environment")  # a file speaks of every server, the running one too
@@ -46,7 +47,7 @@ def _found(
 ) -> Partner:
     if url is not None:
         return _asked(stack, loaded, url)
-    model = find_model(loaded.settings.model, models_folder(loaded.settings.models_dir))
+    model = obtained(loaded.settings.model, loaded.settings, say=say)
     running = _running(stack, loaded, model.name)
     if running is not None:
         say(f"Using the server at {running.info.url}.")

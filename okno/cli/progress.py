@@ -1,4 +1,4 @@
-"""Loading, downloading, converting, shown: a bar on a terminal, plain lines elsewhere. To stderr."""
+"""Loading, downloading, converting, shown on stderr: a bar on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -57,33 +57,27 @@ class _Stages:
         self._bars = bars
         self._stage = ""
 
-    def __call__(
-        self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None
-    ) -> None:
+    def __call__(self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None) -> None:
         if stage != self._stage:
             for task in self._bars.task_ids:
                 self._bars.remove_task(task)
             self._task = self._bars.add_task(stage, total=None, left="")
             self._stage = stage
         left = "" if left_s is None else f"{duration(left_s)} left"
-        self._bars.update(
-            self._task, completed=done_bytes, total=total_bytes or None, left=left
-        )
+        self._bars.update(self._task, completed=done_bytes, total=total_bytes or None, left=left)
 
 
 class _Lines:
     """A line when a stage begins, and at each quarter of it."""
 
     def __init__(self) -> None:
-        self._told = ("", -1)
+        self._told: dict[str, int] = {}
 
-    def __call__(
-        self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None
-    ) -> None:
+    def __call__(self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None) -> None:
         quarter = QUARTERS * done_bytes // total_bytes if total_bytes else 0
-        if (stage, quarter) == self._told or (self._told[0] == stage and quarter < self._told[1]):
+        if quarter <= self._told.get(stage, -1):
             return
-        self._told = (stage, quarter)
+        self._told[stage] = quarter
         much = f" {size(done_bytes)} of {size(total_bytes)}" if total_bytes else ""
         left = "" if left_s is None or done_bytes >= total_bytes else f", {duration(left_s)} left"
         typer.echo(f"{stage}:{much}{left}", err=True)

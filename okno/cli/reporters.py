@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
 import typer
 
 from okno.cli.private_server import Report, encode
-from okno.cli.progress import loading
+from okno.cli.progress import loading, working
 from okno.cli.text import for_stderr, size
+from okno.convert.progress import Progress
 from okno.core.errors import OknoError
 from okno.core.window import MemoryUse, Window
 from okno.engines.client import EngineStatus
 
 
 class Reporter(Protocol):
-    """Told in order: notes, loading, progress, then ready or failed, and stopping when a signal
-    finds answers still running, which get up to `drain_s`. Closed at the end."""
+    """Told in order: notes, working (fetching, converting), loading, progress, then ready or
+    failed, and stopping when a signal finds answers still running, which get up to `drain_s`.
+    Closed at the end."""
 
     def note(self, text: str) -> None: ...
+    def working(self) -> AbstractContextManager[Progress]: ...
     def loading(self, name: str, size_bytes: int) -> None: ...
     def progress(self, fraction: float) -> None: ...
     def ready(self, url: str, model: str, status: EngineStatus) -> None: ...
@@ -37,6 +41,9 @@ class HumanReporter:
 
     def note(self, text: str) -> None:
         typer.echo(for_stderr(f"note: {text}"), err=True)
+
+    def working(self) -> AbstractContextManager[Progress]:
+        return working()
 
     def loading(self, name: str, size_bytes: int) -> None:
         much = f" ({size(size_bytes)})" if size_bytes else ""
@@ -71,6 +78,13 @@ class ProgramReporter:
 
     def note(self, text: str) -> None:
         self._send(Report(note=text))
+
+    @contextmanager
+    def working(self) -> Iterator[Progress]:
+        yield self._work
+
+    def _work(self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None) -> None:
+        self._send(Report(progress=done_bytes / total_bytes if total_bytes else 0.0))
 
     def loading(self, name: str, size_bytes: int) -> None:
         self._send(Report(progress=0.0))

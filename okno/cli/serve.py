@@ -7,19 +7,17 @@ import os
 import signal
 import threading
 from contextlib import closing, nullcontext
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from okno.cli.model_settings import model_of, with_own_settings
+from okno.cli.model_settings import with_own_settings
+from okno.cli.obtaining import obtained_with, wants_of
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.reporters import HumanReporter, ProgramReporter, Reporter
 from okno.config.load import Loaded, load
 from okno.config.settings import ServeSettings
 from okno.core.errors import OknoError
-from okno.inspect.gguf import stored_type
-from okno.inspect.gguf_types import bits_of
 from okno.inspect.listing import LocalModel
 
 EPILOG = (
@@ -28,7 +26,7 @@ EPILOG = (
     "the environment, then the file. Underscores in option names count as dashes: --batch_size is "
     "--batch-size."
 )
-ASKED_BITS = {"load_in_8bit": 8, "load_in_4bit": 4}
+BITS_SETTINGS = {8: "load_in_8bit", 4: "load_in_4bit"}
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -46,9 +44,9 @@ def serve(
     try:
         with closing(reporter):
             loaded = load(given, os.environ)
-            model = model_of(loaded.settings)
+            model = _model(loaded, reporter)
             loaded = with_own_settings(loaded, model)
-            for note in [] if private else [*loaded.notes, *_notes(loaded, model)]:
+            for note in [] if private else [*loaded.notes, *_notes(loaded)]:
                 reporter.note(note)
             _serve(loaded, model, reporter)
     except OknoError as error:
@@ -86,31 +84,27 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
         run(serving(options, server, settings.hang_timeout, reporter, keep, trace))
 
 
-def _notes(loaded: Loaded, model: LocalModel | None) -> list[str]:
-    """What the given settings mean for this model."""
-    notes = []
-    if model and loaded.source("model") == "default":
-        notes.append("No --model given: serving the demo model that ships with okno.")
-    for name in ASKED_BITS:
-        if model and getattr(loaded.settings, name):
-            notes.append(_stored_as(loaded.given[name].spelled, ASKED_BITS[name], model.path))
-    return notes
+def _model(loaded: Loaded, reporter: Reporter) -> LocalModel | None:
+    """The model in a file to load: found here, or fetched and made ready first. None for the
+    scripted engine, which has none."""
+    settings = loaded.settings
+    if settings.engine == "scripted":
+        return None
+    wants = wants_of(settings)
+    spelled = loaded.given[BITS_SETTINGS[wants.bits]].spelled if wants.bits else ""
+
+    def say(text: str) -> None:
+        reporter.note(f"{spelled}: {text}" if spelled else text)
+
+    with reporter.working() as progress:
+        return obtained_with(settings.model, settings, wants, say, progress)
 
 
-def _stored_as(flag: str, asked_bits: int, path: Path) -> str:
-    """What asking for fewer bits means for a GGUF file: it depends on what is in it."""
-    found = stored_type(path)
-    bits = bits_of(found) if found else None
-    if bits is not None and bits <= asked_bits:
-        return (
-            f"{flag}: the weights in {path.name} are already quantised ({found}). Nothing "
-            "would be gained; they are kept as they are."
-        )
-    stored = f" ({found})" if found else ""
-    return (
-        f"{flag}: {path.name} is served as it is stored{stored}; okno does not quantise while "
-        f"loading yet. A file with {asked_bits}-bit weights would need less memory."
-    )
+def _notes(loaded: Loaded) -> list[str]:
+    """What the given settings mean."""
+    if loaded.settings.engine != "scripted" and loaded.source("model") == "default":
+        return ["No --model given: serving the demo model that ships with okno."]
+    return []
 
 
 def _stop_when_stdin_closes() -> None:

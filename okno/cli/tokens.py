@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from okno.cli.obtaining import obtained
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.tokens_count import (
     SCRIPTS,
@@ -23,7 +24,7 @@ from okno.config.load import load
 from okno.core.errors import BadSetting
 from okno.core.paths import expanded
 from okno.engines.tokenise import tokenise
-from okno.inspect.models import DEMO, find_model, models_folder
+from okno.inspect.models import DEMO
 
 MAX_BYTES = 64 * 1024 * 1024
 WINDOWS = (1024, 2048, 4096, 8192)
@@ -42,7 +43,7 @@ def tokens(
 ) -> None:
     """Count words, characters and tokens of a text by a model's own tokenizer."""
     settings = load(given, os.environ).settings
-    model = find_model(str(settings.model or DEMO), models_folder(settings.models_dir))
+    model = obtained(str(settings.model or DEMO), settings)
     text = _read(file)
     counts, is_exact = count(model.path, text)
     report = _report(model.name, counts, is_exact=is_exact)

@@ -21,7 +21,9 @@ class LoadSettings(Part):
         Field(min_length=1, max_length=4096),
         Flag(
             ("--model", "-m"), MODEL, "model to load",
-            "A path to a .gguf file, a name in the models folder, or `demo` (ships with okno).",
+            "A path to a .gguf file or to a folder of weights, a name in the models folder, a "
+            "Hugging Face repository (owner/repo[:quant], fetched when it is not here), or `demo` "
+            "(ships with okno).",
             metavar="NAME|PATH",
         ),
     ] = "demo"  # fmt: skip
@@ -44,16 +46,16 @@ class LoadSettings(Part):
         bool,
         Flag(
             ("--load-in-8bit",), MODEL, "ask for 8-bit weights",
-            "A GGUF file is served as it is stored (F16, Q8_0, Q4_0, ...): okno does not "
-            "quantise while loading yet.",
+            "Weights of 16 or 32 bits are quantised once (Q8_0), and the result is kept. What is "
+            "quantised already stays as it is.",
         ),
     ] = False  # fmt: skip
     load_in_4bit: Annotated[
         bool,
         Flag(
             ("--load-in-4bit",), MODEL, "ask for 4-bit weights",
-            "A GGUF file is served as it is stored (F16, Q8_0, Q4_0, ...): okno does not "
-            "quantise while loading yet.",
+            "Weights of 16 or 32 bits are quantised once (Q4_K_M or Q4_0, whichever is faster "
+            "here), and the result is kept. What is quantised already stays as it is.",
         ),
     ] = False  # fmt: skip
     lora: Annotated[

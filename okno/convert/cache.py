@@ -10,11 +10,12 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
+from okno.convert.disk import check_room, no_room
 from okno.convert.wants import Wants
 from okno.core.errors import BadSetting, ModelUnusable
 from okno.core.paths import expanded
@@ -76,9 +77,35 @@ def part_of(path: Path) -> Path:
     return path.with_name(path.name + PART)
 
 
-def publish(path: Path) -> None:
-    """Give the finished part of `path` its name, for good. Raises OSError."""
-    os.replace(part_of(path), path)
+@contextmanager
+def written(path: Path, needed_bytes: int, what: str) -> Iterator[Path]:
+    """Gives the file to write, which becomes `path` when the block ends well, and is removed when
+    it does not. Hold the lock of `path` meanwhile.
+
+    what: what is done, for messages (`Converting Saiga`). Raises DiskFull before anything is
+    written or when the disk becomes full, ModelUnusable for other reasons the disk gives.
+    """
+    part = part_of(path)
+    try:
+        part.unlink(missing_ok=True)
+        check_room(path.parent, needed_bytes, what)
+        yield part
+        _publish(part, path)
+    except OSError as error:
+        raise no_room(error, what, path.parent) or ModelUnusable(
+            f"{path.parent} cannot be written: {error.strerror}. Choose another folder (for "
+            f"converted models {DATA_DIR} names it)."
+        ) from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _publish(part: Path, path: Path) -> None:
+    """The finished file gets its name, for good."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from okno.core.errors import ModelNotFound, ModelUnusable
 from okno.inspect.listing import SHARD, is_model_file, missing_parts
 from okno.inspect.safetensors import SINGLE
-from okno.inspect.source_hub import Reference, has_quant
+from okno.inspect.source_hub import Reference, with_quant
 
 BESIDE_GGUF: tuple[str, ...] = ("generation_config.json",)
 BESIDE_WEIGHTS: tuple[str, ...] = (
@@ -70,7 +70,8 @@ def _named(reference: Reference, by_name: dict[str, HubFile]) -> HubFile:
 
 def _one_gguf(reference: Reference, ggufs: list[HubFile]) -> HubFile:
     wanted = reference.quant
-    fitting = [file for file in ggufs if not wanted or has_quant(file.name, wanted)]
+    by_name = {file.name: file for file in ggufs}
+    fitting = [by_name[name] for name in with_quant(list(by_name), wanted)] if wanted else ggufs
     if len(fitting) == 1:
         return fitting[0]
     asked = f" none of which is {wanted}" if wanted and not fitting else ""

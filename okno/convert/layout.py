@@ -17,7 +17,7 @@ from typing import Literal
 
 from okno.convert.families import Family
 from okno.core.errors import ModelUnusable
-from okno.inspect.header_safetensors import Described
+from okno.inspect.header_safetensors import OTHER_PARTS, Described
 from okno.inspect.header_tensors import Tensor
 from okno.inspect.safetensors import StoredTensor
 
@@ -25,10 +25,6 @@ Change = Literal["none", "pairs", "shift"]
 # Where a model is the language part of a larger one, its names have these in front.
 INNER = (("language_model.model.", "model."), ("model.language_model.", "model."),
          ("language_model.lm_head.", "lm_head."), ("model.text_model.", "model."))  # fmt: skip
-OTHER_PARTS = (
-    "vision_tower.", "vision_model.", "multi_modal_projector.", "model.vision_tower.",
-    "model.vision_model.", "model.multi_modal_projector.", "model.visual.", "visual.",
-)  # fmt: skip
 # Computed from the configuration, whatever the file says.
 COMPUTED = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")

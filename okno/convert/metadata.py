@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from okno.convert.fields import Field
 from okno.convert.rope_factors import longrope_attention, yarn_attention
 from okno.core.header import TensorInfo
 from okno.inspect.gguf import Value
@@ -20,10 +21,13 @@ NUMBERS = {name: number for number, name in FILE_TYPES.items()}
 # general.file_type of a file whose weights are mostly of this type (Q4_K_M holds Q4_K and Q6_K).
 MOSTLY = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "Q3_K": "Q3_K_M"}
 EPSILON = 1e-6
+PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")
 
 
-def metadata_of(model: Described, file_type: str, n_params: int) -> dict[str, Value]:
-    """The values of the header: general ones and those of the architecture."""
+def metadata_of(
+    model: Described, file_type: str, n_params: int, vocabulary: Mapping[str, Field]
+) -> dict[str, Field]:
+    """The values of the header: general ones, those of the architecture, and the vocabulary."""
     config, architecture, moe = model.config, model.sizes.architecture, model.sizes.moe
     own: dict[str, Value] = {
         "attention.layer_norm_rms_epsilon": config.real("rms_norm_eps", EPSILON)
@@ -36,10 +40,11 @@ def metadata_of(model: Described, file_type: str, n_params: int) -> dict[str, Va
         **model.values,
         **{f"{architecture}.{key}": value for key, value in own.items()},
         "general.type": "model",
-        "general.name": _shown_name(model),
+        "general.name": _shown_name(model, vocabulary),
         "general.size_label": size_label(n_params, moe.n_expert if moe else 0),
         "general.file_type": NUMBERS[file_type],
         "general.quantization_version": 2,
+        **vocabulary,
     }
 
 
@@ -62,12 +67,17 @@ def size_label(n_params: int, n_expert: int = 0) -> str:
     return str(n_params)
 
 
-def _shown_name(model: Described) -> str:
-    """The folder's name; one of Phi-3 says so, since llama.cpp goes by the name to treat its
-    tokens rightly (llama-vocab.cpp)."""
-    name = re.sub(r"[^\x20-\x7e]|/", "_", model.name)[:200]
-    is_phi = model.sizes.architecture == "phi3"
-    return f"{name} (phi-3)" if is_phi and "phi-3" not in name.lower() else name
+def _shown_name(model: Described, vocabulary: Mapping[str, Field]) -> str:
+    """The model's own name, which must hold `phi-3` just where the vocabulary is Phi-3's: by that
+    llama.cpp strips white space after its special tokens, and refuses files without these
+    (llama-vocab.cpp, load)."""
+    name = model.name[:200]
+    tokens = vocabulary.get("tokenizer.ggml.tokens")
+    has_tokens = isinstance(tokens, tuple) and set(PHI3_TOKENS) <= set(tokens)
+    is_named = re.search("phi-?3", name, re.IGNORECASE) is not None
+    if has_tokens and model.sizes.architecture == "phi3":
+        return name if is_named else f"{name} (phi-3)"
+    return re.sub("(phi)-?3", r"\1_3", name, flags=re.IGNORECASE) if is_named else name
 
 
 def _rope_values(rope: Rope, architecture: str) -> Mapping[str, Value]:

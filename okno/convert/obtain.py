@@ -13,7 +13,8 @@ from pathlib import Path
 from okno.convert.fetch_plan import FetchPlan, plan_fetch
 from okno.convert.progress import Progress, silent
 from okno.convert.wants import Wants
-from okno.core.errors import ModelNotFound, OknoError
+from okno.core.errors import OknoError
+from okno.inspect.catalog import candidates_in_catalog
 from okno.inspect.gguf import stored_type
 from okno.inspect.gguf_types import bits_of
 from okno.inspect.header import read_header
@@ -56,7 +57,7 @@ def obtain(asked: str, folder: Path, wants: Wants, listener: Listener | None = N
     from okno.convert.ready import engine_ready
 
     kept = _kept(found, wants, to)
-    made = engine_ready(found.path, kept, to.progress)
+    made = engine_ready(found.path, kept, to.progress, to.say)
     return replace(made, name=found.name, source=found.path)
 
 
@@ -64,11 +65,21 @@ def here_or_fetched(asked: str, folder: Path, to: Listener) -> LocalModel | Chec
     """What `asked` means here, after a download where that is needed."""
     try:
         return find_local(asked, folder)
-    except NotHere:
+    except NotHere as error:
         reference = parse_reference(asked)
         if reference is None:
-            raise
+            raise _with_catalog(asked, error) from None
         return _fetched(reference, folder, to)
+
+
+def _with_catalog(asked: str, error: NotHere) -> NotHere:
+    """The error, with the repositories of a model that the catalog knows by this name."""
+    known = candidates_in_catalog(asked)
+    if len(known) != 1:
+        return error
+    repos = " or ".join(f"`okno pull {repo}`" for repo in dict.fromkeys(known[0].gguf_repos[:2]))
+    where = repos or f"`okno pull {known[0].id}`"
+    return NotHere(f"{error.message} {known[0].name} is in okno's catalog: {where} fetches it.")
 
 
 def _fetched(reference: Reference, folder: Path, to: Listener) -> LocalModel | Checkpoint:
@@ -123,15 +134,3 @@ def _kept(found: Checkpoint, wants: Wants, to: Listener) -> Wants:
         return wants
     to.say(_as_stored(found.name, stored, max(bits, wants.bits)))
     return Wants()
-
-
-def not_here(asked: str, folder: Path) -> Reference | None:
-    """The repository that would have to be fetched for `asked`; None when it is here, or is none.
-    Raises what finding raises."""
-    try:
-        find_local(asked, folder)
-    except NotHere:
-        return parse_reference(asked)
-    except ModelNotFound:
-        return None
-    return None

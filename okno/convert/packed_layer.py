@@ -9,8 +9,8 @@ Shapes as AutoGPTQ and AutoAWQ write them (I inputs, O outputs, G groups, b bits
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,34 +29,58 @@ ROWS_TOGETHER = 8  # neighbouring outputs that share words in some layouts
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedLayer:
     """n_rows: outputs. n_columns: inputs. group_of: (n_columns,) the group of each input. zeros,
-    scales: (groups, n_rows). words: as stored; `values` reads them."""
+    scales: (groups, n_rows). words: as stored, in layout `numbers` (n_columns, n_rows) numbers;
+    `values` reads them."""
 
     name: str
     bits: int
-    layout: Layout
+    layout: Layout | Literal["numbers"]
     n_rows: int
     n_columns: int
     group_of: npt.NDArray[np.int32]
     zeros: npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float32]
-    words: Words
+    words: Words | Small
 
     def values(self, start: int, stop: int) -> Small:
         """(stop - start, n_columns): the numbers of these rows. start must be a multiple of 8."""
         assert start % ROWS_TOGETHER == 0, start
         if self.layout == "gemv":
-            return unpack(self.words[start:stop], 4)
+            return unpack(as_words(self.words[start:stop]), 4)
+        if self.layout == "numbers":
+            return np.ascontiguousarray(self.words[:, start:stop].T).astype(np.uint8, copy=False)
         if self.layout == "gemm":
             last = -(-stop // ROWS_TOGETHER)
-            found = unpack_awq(self.words[:, start // ROWS_TOGETHER : last])
+            found = unpack_awq(as_words(self.words[:, start // ROWS_TOGETHER : last]))
             return np.ascontiguousarray(found[:, : stop - start].T)
-        return unpack(np.ascontiguousarray(self.words[:, start:stop].T), self.bits)
+        return unpack(as_words(np.ascontiguousarray(self.words[:, start:stop].T)), self.bits)
+
+    def reordered(self, rows: Order) -> PackedLayer:
+        """The same layer with its outputs in another order: row n is row rows[n] of this one."""
+        if self.layout == "gemv":
+            words: Words | Small = self.words[rows]
+        elif self.layout == "gemm":
+            words = unpack_awq(as_words(self.words))[:, rows]
+        else:
+            words = self.words[:, rows]
+        return replace(
+            self,
+            layout="numbers" if self.layout == "gemm" else self.layout,
+            zeros=self.zeros[:, rows],
+            scales=self.scales[:, rows],
+            words=words,
+        )
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """(start, stop) of rows to be worked on at once, in bounded memory."""
-        rows = max(1, PIECE_VALUES // max(self.n_columns, 1) // ROWS_TOGETHER) * ROWS_TOGETHER
-        for start in range(0, self.n_rows, rows):
-            yield start, min(start + rows, self.n_rows)
+        return pieces_of(self.n_rows, self.n_columns)
+
+
+def pieces_of(n_rows: int, n_columns: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of rows that hold about PIECE_VALUES numbers, each start a multiple of 8."""
+    rows = max(1, PIECE_VALUES // max(n_columns, 1) // ROWS_TOGETHER) * ROWS_TOGETHER
+    for start in range(0, n_rows, rows):
+        yield start, min(start + rows, n_rows)
 
 
 def packed_layer(packing: Packing, name: str, read: Read) -> PackedLayer:

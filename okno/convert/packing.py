@@ -6,7 +6,7 @@ Formats: AutoGPTQ (auto_gptq/nn_modules/qlinear), GPTQModel (gptqmodel/quantizat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,11 +36,6 @@ class Packing:
     @property
     def method(self) -> Literal["GPTQ", "AWQ"]:
         return "GPTQ" if self.layout in ("gptq", "gptq_v2") else "AWQ"
-
-    def layer_names(self, names: Iterable[str]) -> set[str]:
-        """Of the tensors `names` the layers that are packed, as they are called without an ending:
-        `model.layers.0.mlp.up_proj`."""
-        return {name.removesuffix(".qweight") for name in names if name.endswith(".qweight")}
 
 
 def packing_of(

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from okno.convert.checkpoint import Checkpoint
 from okno.convert.fields import Field
 from okno.convert.ordered import in_order, usable_threads
-from okno.convert.packed_targets import packed_jobs
+from okno.convert.packed_jobs import packed_jobs
 from okno.convert.planned import Planned
 from okno.convert.progress import Progress
 from okno.convert.work import Job, plain_jobs
@@ -102,7 +102,7 @@ def _jobs(checkpoint: Checkpoint, plan: Planned) -> Iterator[tuple[int, Job]]:
         jobs = (
             plain_jobs(checkpoint, target, tensor.type, head_dim, plan.family.norm_shift)
             if packed is None
-            else packed_jobs(checkpoint, target, packed, head_dim)
+            else packed_jobs(checkpoint, packed)
         )
         yield from ((number, job) for job in jobs)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from okno.convert.cache import cached_path, converted_folder, locked, part_of, publish, sweep
+from okno.convert.cache import cached_path, converted_folder, locked, sweep, written
 from okno.convert.checkpoint import Checkpoint
-from okno.convert.disk import check_room, no_room
 from okno.convert.families import notes_on
 from okno.convert.fields import Field
 from okno.convert.metadata import file_type_of, metadata_of
+from okno.convert.packed_notes import notes_on_packed
+from okno.convert.packed_targets import is_reordered
 from okno.convert.pipeline import file_bytes, write_model
 from okno.convert.planned import Planned, planned
 from okno.convert.progress import Progress
@@ -35,6 +36,10 @@ from okno.inspect.listing import LocalModel
 __all__ = ["Converted", "convert", "converted_folder", "engine_ready"]
 
 
+def _mute(_: str) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Converted:
     """A conversion that was done. notes: sentences for the user about what differs from the
@@ -46,11 +51,14 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def engine_ready(folder: Path, wants: Wants, progress: Progress) -> LocalModel:
+def engine_ready(
+    folder: Path, wants: Wants, progress: Progress, say: Callable[[str], None] = _mute
+) -> LocalModel:
     """The checkpoint in `folder` as the engine loads it: the kept file when it was made from just
     these files by this converter, else converted now. Processes that ask at once convert once.
 
-    Raises ModelNotFound, ModelUnusable, DiskFull; what `progress` raises stops it cleanly.
+    say: is told sentences about what was done, and what differs from the original. Raises
+    ModelNotFound, ModelUnusable, DiskFull; what `progress` raises stops it cleanly.
     """
     checkpoint = Checkpoint(folder)
     name, kept = checkpoint.described.name, converted_folder()
@@ -62,8 +70,10 @@ def engine_ready(folder: Path, wants: Wants, progress: Progress) -> LocalModel:
     with locked(path):
         if not is_current(path, sources, wants):
             path.unlink(missing_ok=True)
-            _convert(checkpoint, sources, path, wants, progress)
+            made = _convert(checkpoint, sources, path, wants, progress)
             note_stamps(path, sources)
+            for note in (f"{name} was converted once and is kept as {path}.", *made.notes):
+                say(note)
         return LocalModel(name, path, path.stat().st_size, (name,))
 
 
@@ -87,22 +97,11 @@ def _convert(
     values |= fields_of(provenance_of(sources, wants, unknown_hashes(sources)))
     size = file_bytes(plan, values)
     what = f"Converting {checkpoint.described.name}"
-    part = part_of(path)
-    part.unlink(missing_ok=True)
-    check_room(path.parent, size, what)
-    try:
-        with _hashing(sources) as hashes:
-            last = _Last(sources, wants, hashes)
-            write_model(checkpoint, plan, values, part, progress, last)
-        publish(path)
-    except OSError as error:
-        full = no_room(error, what, path.parent)
-        raise full or ModelUnusable(
-            f"{path.parent} cannot be written: {error.strerror}. Choose another folder."
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)
-    return Converted(path, size, file_type, notes_on(checkpoint.described, plan.family))
+    with written(path, size, what) as part, _hashing(sources) as hashes:
+        last = _Last(sources, wants, hashes)
+        write_model(checkpoint, plan, values, part, progress, last)
+    notes = notes_on(checkpoint.described, plan.family) + notes_on_packed(plan.packed)
+    return Converted(path, size, file_type, notes)
 
 
 @contextmanager
@@ -132,7 +131,7 @@ class _Last:
 def _values(checkpoint: Checkpoint, plan: Planned, file_type: str) -> dict[str, Field]:
     """All values of the header but where it comes from."""
     model = checkpoint.described
-    return {
-        **metadata_of(model, file_type, plan.n_params),
-        **vocabulary_of(checkpoint.folder, model.sizes.n_vocab),
-    }
+    vocabulary = vocabulary_of(checkpoint.folder, model.sizes.n_vocab)
+    values = metadata_of(model, file_type, plan.n_params, vocabulary)
+    # where an adapter for the checkpoint does not fit any more (okno/inspect/adapter.py)
+    return values | ({"okno.reordered": True} if is_reordered(plan.packed) else {})

@@ -123,6 +123,17 @@ def choose(layer: PackedLayer, order: Order | None = None) -> Choice:
     return Choice(layer, "F32", "requantised", order, groups)
 
 
+def choose_as(layer: PackedLayer, ggml_type: str, order: Order | None = None) -> Choice:
+    """`layer` as just this type, which other layers of the same tensor need."""
+    found = choose(layer, order)
+    if found.ggml_type == ggml_type:
+        return found
+    if ggml_type == "Q4_1" and layer.bits <= 4 and _whole_blocks(found.groups):
+        moved = _rounding_steps(layer, ggml_type)
+        return Choice(layer, ggml_type, "rounded", order, found.groups, moved)
+    return Choice(layer, ggml_type, "requantised", order, found.groups)
+
+
 def repack(choice: Choice, start: int, stop: int) -> Piece:
     """The rows from start (a multiple of 8) to stop. Any thread may call it."""
     if choice.how == "requantised":

@@ -29,6 +29,11 @@ from okno.inspect.source_open import CONFIG
 EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "wte.weight")
 OUTPUTS = ("lm_head.weight",)
 MAX_PARAMS = 2**50  # of a model: a thousand times the largest
+# What is not of the language model where it is part of a larger one.
+OTHER_PARTS = (
+    "vision_tower.", "vision_model.", "multi_modal_projector.", "model.vision_tower.",
+    "model.vision_model.", "model.multi_modal_projector.", "model.visual.", "visual.",
+)  # fmt: skip
 LEAST_SHARE = 0.97  # of the values a model of that shape has: less are missing
 # Biases that the engine adds where they are (llama.cpp, src/models; create_tensor_qkv), by the
 # layers' names in a checkpoint.
@@ -141,6 +146,8 @@ def _biases(weights: Weights, sizes: Sizes, known: Iterable[str]) -> Iterator[Te
     if sizes.architecture not in OPTIONAL_BIAS:
         return
     for name, stored in weights.tensors.items():
+        if name.startswith(OTHER_PARTS):
+            continue
         if (match := BIAS.search(name)) and match[2] in OPTIONAL_BIAS[sizes.architecture]:
             target = f"blk.{match[1]}.{BIAS_NAMES[match[2]]}.bias"
             if target not in known and int(match[1]) < sizes.n_layer:

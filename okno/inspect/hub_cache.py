@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from okno.inspect.listing import (
@@ -21,7 +21,7 @@ from okno.inspect.listing import (
     list_folder,
     missing_parts,
 )
-from okno.inspect.source_hub import MAIN, Reference, has_quant
+from okno.inspect.source_hub import MAIN, Reference, with_quant
 
 REPOSITORY = re.compile(r"models--([\w.-]{1,96})--([\w.-]{1,96})")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -83,18 +83,19 @@ def find_cached(reference: Reference, cache: Path) -> list[LocalModel | Checkpoi
     snapshot = snapshot_of(reference, cache)
     if snapshot is None:
         return []
-    entries = list_snapshot(snapshot, reference.id).entries
-    return [entry for entry in entries if fits(entry, reference)]
+    return narrowed(list_snapshot(snapshot, reference.id), reference, reference.id)
 
 
-def fits(entry: LocalModel | Checkpoint, reference: Reference) -> bool:
-    """`entry` of the repository of `reference` is the file or the quantisation that it names."""
+def narrowed(listing: Listing, reference: Reference, folder: str) -> list[LocalModel | Checkpoint]:
+    """What of a repository's `listing`, where it is called `folder`, the file or the quantisation
+    of `reference` means."""
     if reference.file:
-        name = f"{reference.id}/{reference.file}"
-        return name in entry.spellings
-    if reference.quant:
-        return isinstance(entry, LocalModel) and has_quant(entry.path.name, reference.quant)
-    return True
+        named = f"{folder}/{reference.file}"
+        return [entry for entry in listing.models if named in entry.spellings]
+    if not reference.quant:
+        return list(listing.entries)
+    by_name = {model.path.name: model for model in listing.models}
+    return [by_name[name] for name in with_quant(list(by_name), reference.quant)]
 
 
 def _default_snapshot(repository: Path) -> Path | None:
@@ -158,3 +159,23 @@ def _entries(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.iterdir())
     except OSError:
         return
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Files of a repository that did not come in full. size: what of them is here."""
+
+    repository: str
+    size_bytes: int
+
+
+def interrupted(cache: Path) -> list[Interrupted]:
+    """The downloads into the cache that were cut short (or go on just now)."""
+    found = []
+    for folder in _subfolders(cache):
+        named = REPOSITORY.fullmatch(folder.name)
+        partial = [path for path in _entries(folder / "blobs") if path.suffix == ".incomplete"]
+        if named and partial:
+            begun = sum(path.stat().st_size for path in partial)
+            found.append(Interrupted(f"{named[1]}/{named[2]}", begun))
+    return found

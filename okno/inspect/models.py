@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,7 +18,14 @@ import platformdirs
 
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
 from okno.core.paths import expanded
-from okno.inspect.hub_cache import SNAPSHOTS, find_cached, hub_cache, list_hub, list_snapshot
+from okno.inspect.hub_cache import (
+    SNAPSHOTS,
+    find_cached,
+    hub_cache,
+    list_hub,
+    list_snapshot,
+    narrowed,
+)
 from okno.inspect.listing import (
     NOTHING,
     Checkpoint,
@@ -30,7 +38,7 @@ from okno.inspect.listing import (
 )
 from okno.inspect.names import candidates, nearest
 from okno.inspect.paths import cannot_be_read, kind_at, names_in
-from okno.inspect.source_hub import MAIN, Reference, has_quant, parse_reference
+from okno.inspect.source_hub import MAIN, Reference, parse_reference
 
 DEMO = "demo"
 MAX_NAME_CHARS = 1024
@@ -98,17 +106,17 @@ def find_by_name(asked: str, folder: Path) -> LocalModel | Checkpoint:
 def _narrowed(reference: Reference, folder: Path) -> list[LocalModel | Checkpoint]:
     """The files that a reference to more than a repository means: in the models folder (of no
     certain revision), else in the hub's cache."""
-    own: list[LocalModel | Checkpoint] = []
-    if reference.revision == MAIN:
-        written = (f"{reference.id}/", f"{reference.owner}_{reference.repo}/")
-        own = [
+    for written in (reference.id, reference.id.replace("/", "_")):
+        listing = list_folder(folder)
+        here = tuple(
             model
-            for model in list_folder(folder).models
-            if any(word.startswith(written) for word in model.spellings)
-            and (not reference.file or model.path.as_posix().endswith(f"/{reference.file}"))
-            and (not reference.quant or has_quant(model.path.name, reference.quant))
-        ]
-    return own or find_cached(reference, hub_cache())
+            for model in listing.models
+            if any(word.startswith(f"{written}/") for word in model.spellings)
+        )
+        found = narrowed(replace(listing, models=here, checkpoints=()), reference, written)
+        if found and reference.revision == MAIN:
+            return found
+    return find_cached(reference, hub_cache())
 
 
 def _only(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -156,7 +157,7 @@ def _chosen(reference: Reference, files: list[str]) -> str:
     """The one GGUF that is meant, else config.json or the only weights beside it."""
     ggufs = [file for file in files if is_model_file(file.rsplit("/", 1)[-1])]
     wanted = (reference.quant or "").lower()
-    fitting = [file for file in ggufs if has_quant(file, wanted)] if wanted else ggufs
+    fitting = with_quant(ggufs, wanted) if wanted else ggufs
     if len(fitting) == 1:
         return fitting[0]
     if not ggufs and "config.json" in files:
@@ -168,7 +169,13 @@ def _chosen(reference: Reference, files: list[str]) -> str:
     )
 
 
-def has_quant(file: str, wanted: str) -> bool:
-    """The name of a file says that it is stored as `wanted` (`Q4_K_M`, `q8_0`)."""
+def with_quant(files: Sequence[str], wanted: str) -> list[str]:
+    """The files whose names say that they are stored as `wanted` (`Q4_K_M`, `q8_0`); `Q4_K` is
+    `Q4_K_M` only where nothing is called just so."""
     word = re.escape(wanted.lower())
-    return re.search(rf"(^|[-._/]){word}([-._/]|$)", file.lower()) is not None
+    for end in ("[-./]|$", "[-._/]|$"):
+        pattern = re.compile(rf"(^|[-._/]){word}({end})")
+        found = [file for file in files if pattern.search(file.lower())]
+        if found:
+            return found
+    return []

@@ -31,11 +31,12 @@ def test_models_lists_the_demo_and_the_folder_with_sizes(tmp_path, capsys):
     (tmp_path / "gptq" / "gptq_model.safetensors").write_bytes(b"")
     assert run(["models", "--models-dir", str(tmp_path)]) == 0
     captured = capsys.readouterr()
-    demo, saiga = captured.out.splitlines()
+    demo, saiga, gptq = captured.out.splitlines()
     assert demo.startswith("demo ")
     assert saiga.startswith("saiga ")
     assert "2.0 MiB" in saiga
-    assert "gptq: GPTQ weights, made engine-ready when first served" in captured.err
+    assert gptq.startswith("gptq ")
+    assert "gptq: " in captured.err  # what is wrong with it
     assert str(tmp_path) in captured.err
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import struct
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +14,11 @@ from okno.cli import serving as module
 from okno.cli.reporters import HumanReporter, ProgramReporter, ready_lines
 from okno.cli.serve import _notes
 from okno.cli.serving import serving
-from okno.config.load import Given, load
+from okno.config.load import load
 from okno.core.errors import BadSetting, DoesNotFit, ModelNotFound
 from okno.core.window import MemoryUse, Window
 from okno.engines.client import EngineStatus
 from okno.engines.protocol import WorkerOptions
-from okno.inspect.listing import LocalModel
-from okno.inspect.models import demo_model
 from okno.server.settings import ServerSettings
 
 STATUS = EngineStatus(
@@ -201,37 +197,7 @@ def test_a_program_reads_json_lines(capfdbinary):
     assert b'"model_not_found"' in lines[3]
 
 
-def bits_note(path: Path, name: str, file_type: int | None) -> str:
-    """What is said for a file of this type when `name` asks for fewer bits."""
-    fields = b"" if file_type is None else (
-        struct.pack("<Q17sII", 17, b"general.file_type", 4, file_type)
-    )  # fmt: skip
-    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, bool(fields)) + fields)
-    command_line = [
-        (name, Given(True, "command line", f"--{name.replace('_', '-')}")),
-        ("model", Given(str(path), "command line", "--model")),
-    ]
-    (note,) = _notes(load(command_line, {}), LocalModel("m", path, 1))
-    return note
-
-
-F16, Q8_0, Q4_K_M = 1, 7, 15
-
-
-def test_asking_for_fewer_bits_is_answered_with_what_is_in_the_file(tmp_path):
-    path = tmp_path / "m.gguf"
-    for name, file_type, stored in (
-        ("load_in_8bit", F16, " (F16)"), ("load_in_4bit", Q8_0, " (Q8_0)"),
-        ("load_in_8bit", None, ""),
-    ):  # fmt: skip
-        note = bits_note(path, name, file_type)
-        assert f"m.gguf is served as it is stored{stored}; okno does not quantise" in note
-        assert "already" not in note
-    for name, file_type in (("load_in_8bit", Q8_0), ("load_in_4bit", Q4_K_M)):
-        assert "in m.gguf are already quantised (Q" in bits_note(path, name, file_type)
-
-
 def test_no_model_given_means_the_demo_and_is_said():
-    assert _notes(load([], {}), demo_model()) == [
+    assert _notes(load([], {})) == [
         "No --model given: serving the demo model that ships with okno."
     ]

@@ -92,8 +92,8 @@ def test_tune_measures_keeps_and_saves(tmp_path):
 
 
 def test_tune_wants_a_model_that_is_here(capsys):
-    assert run(["tune", "saiga2_7b"]) == 2
-    assert "is not here" in capsys.readouterr().err
+    assert run(["tune", "saiga2_7b"]) == 1
+    assert "is in okno's catalog: `okno pull IlyaGusev/saiga2_7b_" in capsys.readouterr().err
 
 
 def test_the_goal_is_typed_or_of_the_environment_or_the_file(capsys, monkeypatch, measuring):

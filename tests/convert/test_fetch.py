@@ -108,6 +108,18 @@ def test_a_quantisation_is_chosen_by_its_name_in_either_order_with_a_revision(hu
     assert get("owner/many-GGUF/s.Q4_K_M.gguf", cache).read_bytes() == Q4
 
 
+def test_a_quantisation_called_just_so_wins_over_longer_names(hub, cache):
+    files = hub.repos["owner/many-GGUF"].files
+    files["s.Q4_K_S.gguf"] = Q8
+    with pytest.raises(ModelNotFound, match="has 2 models, so say which: s"):
+        plan_of("owner/many-GGUF:q4_k", cache)
+    files["s-q4_K.gguf"] = Q8
+    assert get("owner/many-GGUF:q4_k", cache).name == "s-q4_K.gguf"
+    get("owner/many-GGUF:q4_k_m", cache)
+    (found,) = find_cached(Reference("owner", "many-GGUF", quant="Q4_K"), cache)
+    assert found.path.name == "s-q4_K.gguf"
+
+
 def test_several_models_without_a_choice_are_listed_with_their_sizes(hub, cache):
     with pytest.raises(ModelNotFound) as caught:
         plan_of("owner/many-GGUF", cache)
@@ -126,10 +138,10 @@ def test_all_parts_of_a_split_model_come(hub, cache):
 
 def test_a_split_model_that_its_publisher_left_incomplete_is_refused(hub, cache):
     del hub.repos["owner/split-GGUF"].files["q8/s.Q8_0-00002-of-00002.gguf"]
-    with pytest.raises(ModelUnusable, match="lacks q8/s.Q8_0-00002-of-00002.gguf"):
+    with pytest.raises(ModelUnusable, match=r"lacks q8/s.Q8_0-00002-of-00002.gguf"):
         plan_of("owner/split-GGUF:Q8_0", cache)
     del hub.repos["owner/saiga"].files["model-00002-of-00002.safetensors"]
-    with pytest.raises(ModelUnusable, match="lacks model-00002-of-00002.safetensors"):
+    with pytest.raises(ModelUnusable, match=r"lacks model-00002-of-00002.safetensors"):
         plan_of("owner/saiga", cache)
 
 
@@ -156,7 +168,7 @@ def test_a_repository_of_pickles_is_refused_with_the_reason(hub, cache):
 def test_several_weights_of_no_usual_name_are_listed(hub, cache):
     files = {"config.json": CONFIG, "a.safetensors": Q4, "b.safetensors": Q8}
     hub.repos["owner/two"] = Repo(files)
-    with pytest.raises(ModelNotFound, match="several weights: a.safetensors, b.safetensors. Say"):
+    with pytest.raises(ModelNotFound, match=r"several weights: a.safetensors, b.safetensors. Say"):
         plan_of("owner/two", cache)
     assert get("owner/two/b.safetensors", cache).joinpath("b.safetensors").read_bytes() == Q8
 
@@ -164,7 +176,7 @@ def test_several_weights_of_no_usual_name_are_listed(hub, cache):
 def test_a_revision_brings_its_own_commit(hub, cache):
     hub.repos["owner/plain-GGUF"].revisions = {"v1": "1" * 40}
     assert get("owner/plain-GGUF@v1", cache).parent.name == "1" * 40
-    with pytest.raises(ModelNotFound, match="has no revision 'v2'. Give a branch, a tag"):
+    with pytest.raises(ModelNotFound, match=r"has no revision 'v2'. Give a branch, a tag"):
         plan_of("owner/plain-GGUF@v2", cache)
 
 
@@ -266,7 +278,7 @@ def test_offline_nothing_is_asked(hub, cache, monkeypatch):
 def test_no_network_is_said(cache, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(
-        SourceUnreachable, match="cannot be fetched from http://127.0.0.1:9: .*refu"
+        SourceUnreachable, match=r"cannot be fetched from http://127.0.0.1:9: .*refu"
     ):
         plan_of("owner/plain-GGUF", cache)
 

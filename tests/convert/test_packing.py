@@ -56,12 +56,6 @@ def test_what_is_not_packed_so_is_left_to_others():
     assert of({"quant_method": "fp8"}) is None
 
 
-def test_layers_are_known_by_their_words():
-    found = of(GPTQ)
-    assert found is not None
-    assert found.layer_names(["a.qweight", "a.scales", "b.weight"]) == {"a"}
-
-
 @pytest.mark.parametrize(
     ("said", "told"),
     [

@@ -83,6 +83,46 @@ def test_a_hugging_face_name_finds_its_folder_written_with_an_underscore(folder)
     assert file_of("IlyaGusev/saiga", folder) == "IlyaGusev_saiga/model-q4.gguf"
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["IlyaGusev/Saiga-7B-GPTQ", "TheBloke/Saiga-7B-GPTQ", "IlyaGusev_Saiga-7B-GPTQ",
+     "saiga_7b_gptq", "Saiga-7B-GPTQ"],
+)  # fmt: skip
+def test_a_name_without_its_owner_finds_the_folder_however_it_is_written(place, folder):
+    put(folder, f"{place}/model.safetensors", "Saiga-7B-GPTQ-long/model.safetensors")
+    for asked in ("Saiga-7B-GPTQ", "saiga-7b-gptq", "Saiga_7B-GPTQ"):
+        assert find_local(asked, folder).path == (folder / place).resolve()
+
+
+def test_a_name_that_two_owners_have_lists_both(folder):
+    put(folder, "TheBloke/S-GPTQ/model.safetensors", "IlyaGusev/S-GPTQ/model.safetensors")
+    with pytest.raises(ModelNotFound, match="fits 2 models: IlyaGusev/S-GPTQ, TheBloke/S-GPTQ"):
+        find_local("S-GPTQ", folder)
+    assert find_local("TheBloke/S-GPTQ", folder).name == "TheBloke/S-GPTQ"
+
+
+def test_underscores_and_dashes_count_only_when_they_must(folder):
+    put(folder, "x-y-z/model.safetensors", "x_y_z/model.safetensors")
+    assert find_local("X-y-z", folder).name == "x-y-z"
+    with pytest.raises(ModelNotFound, match="fits 2 models: x-y-z, x_y_z"):
+        find_local("x_y-z", folder)
+
+
+def test_a_repository_of_another_owner_is_another_model(folder):
+    """Whoever names owner/name gets that one or a download, never something alike."""
+    put(folder, "TheBloke/Saiga-7B/model.safetensors", "IlyaGusev_Qwen/model.safetensors")
+    for asked in ("meta/Saiga-7B", "TheBloke/Saiga", "Other/Qwen", "publisher/rep"):
+        with pytest.raises(NotHere):
+            find_local(asked, folder)
+
+
+def test_a_quantisation_is_chosen_within_a_folder(folder):
+    put(folder, "TheBloke/S-GGUF/s.Q4_K_M.gguf", "TheBloke/S-GGUF/s.Q8_0.gguf")
+    assert file_of("TheBloke/S-GGUF:q8_0", folder) == "TheBloke/S-GGUF/s.Q8_0.gguf"
+    with pytest.raises(NotHere):
+        find_local("TheBloke/S-GGUF:Q2_K", folder)
+
+
 def test_the_exact_name_wins_over_longer_ones(folder):
     put(folder, "tiny-instruct.gguf")
     assert file_of("tiny", folder) == "tiny.gguf"
