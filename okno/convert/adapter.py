@@ -9,8 +9,7 @@ from threading import Event
 import msgspec
 
 import okno
-from okno.convert.cache import cached_path, converted_folder, locked, part_of, publish, sweep
-from okno.convert.disk import check_room, no_room
+from okno.convert.cache import cached_path, converted_folder, locked, sweep, written
 from okno.convert.lora import CONFIG, WEIGHTS, opened, planned, write_adapter
 from okno.convert.provenance import (
     CONVERTER,
@@ -22,7 +21,7 @@ from okno.convert.provenance import (
 )
 from okno.convert.wants import Wants
 from okno.core.adapter import Adapter
-from okno.core.errors import ModelNotFound, ModelUnusable
+from okno.core.errors import ModelNotFound
 from okno.core.header import ModelHeader, TensorInfo
 from okno.core.paths import expanded
 from okno.inspect.adapter import check_adapter, read_adapter
@@ -89,34 +88,15 @@ def _converted(folder: Path, base: ModelHeader) -> Path:
     path = cached_path(kept, folder, f"{folder.name}-{base.architecture}-lora", Wants())
     sweep(kept)
     with locked(path):
-        if not _is_same(provenance_in(path), made):
-            size = sum(tensor.n_values for tensor in stored.values()) * FLOAT_BYTES
-            _write(folder, base, path, made, size)
+        if _is_same(provenance_in(path), made):
+            return path
+        path.unlink(missing_ok=True)
+        size = sum(tensor.n_values for tensor in stored.values()) * FLOAT_BYTES
+        with written(path, size, f"Converting the adapter {folder.name}") as part:
+            write_adapter(folder, base, part, {KEY: msgspec.json.encode(made).decode()})
     return path
 
 
 def _is_same(found: Provenance | None, wanted: Provenance) -> bool:
     """Of the same files by the same converter, whatever okno's version."""
-    return found is not None and replace_version(found) == replace_version(wanted)
-
-
-def replace_version(made: Provenance) -> Provenance:
-    return msgspec.structs.replace(made, okno="")
-
-
-def _write(folder: Path, base: ModelHeader, path: Path, made: Provenance, size: int) -> None:
-    """Write `path`, whose lock is held. Whatever stops it, nothing is left under any name."""
-    what = f"Converting the adapter {folder.name}"
-    part = part_of(path)
-    path.unlink(missing_ok=True)
-    check_room(path.parent, size, what)
-    try:
-        write_adapter(folder, base, part, {KEY: msgspec.json.encode(made).decode()})
-        publish(path)
-    except OSError as error:
-        full = no_room(error, what, path.parent)
-        raise full or ModelUnusable(
-            f"{path.parent} cannot be written: {error.strerror}. Choose another folder."
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)
+    return found is not None and msgspec.structs.replace(found, okno=wanted.okno) == wanted

@@ -8,7 +8,6 @@ into B. Values are kept in 32 bits. As llama.cpp's convert_lora_to_gguf.py, with
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -58,9 +57,9 @@ class Layer:
 
 
 def write_adapter(folder: Path, base: ModelHeader, path: Path, more: Mapping[str, Value]) -> None:
-    """Write the PEFT adapter in `folder` as a GGUF adapter of `base` to `path`, on the disk for
-    good when this returns. more: further values of its header. Raises ModelNotFound, ModelUnusable
-    for the source, OSError for the target."""
+    """Write the PEFT adapter in `folder` as a GGUF adapter of `base` to `path`. more: further
+    values of its header. Raises ModelNotFound, ModelUnusable for the source, OSError for the
+    target."""
     config, stored, read = opened(folder)
     layers = _layers(stored, base, str(folder))
     alpha = _common_alpha(layers, config)
@@ -79,8 +78,6 @@ def write_adapter(folder: Path, base: ModelHeader, path: Path, more: Mapping[str
             for data in _values(name, layer, base, read, None if alpha else config):
                 file.write(data.tobytes())
                 file.write(bytes(padded(data.nbytes) - data.nbytes))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def opened(folder: Path) -> tuple[LoraConfig, Mapping[str, StoredTensor], Read]:

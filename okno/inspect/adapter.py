@@ -19,6 +19,7 @@ from okno.inspect.gguf_types import BY_NAME
 from okno.inspect.source import LocalSource
 
 ALPHA = "adapter.lora.alpha"
+REORDERED = "okno.reordered"  # written by okno/convert/ready.py
 INVOCATION = "adapter.alora.invocation_tokens"
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 FLOATS = ("F32", "F16", "BF16")
@@ -93,6 +94,12 @@ def check_adapter(adapter: AdapterHeader, base: ModelHeader) -> None:
         raise ModelUnusable(
             f"{base.name} is {kind} model, of which the engine would apply adapters to some "
             "matrices only, or to none. Leave out --lora, or merge the adapter into the model."
+        )
+    if base.metadata.get(REORDERED):
+        raise ModelUnusable(
+            f"{base.name} was converted from GPTQ weights whose order of rows was changed, and "
+            f"{adapter.where} is in the order they had. Give a GGUF file of the model that others "
+            "published, or convert its unquantised weights (--load-in-4bit) and use that."
         )
     tensors = {tensor.name: tensor for tensor in base.tensors}
     for pair in adapter.pairs:

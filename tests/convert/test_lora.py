@@ -6,6 +6,7 @@ import json
 import math
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,14 @@ def test_tied_embeddings_cannot_be_adapted_on_one_side(
         file = write_adapter(tmp_path / "a.gguf", one, architecture="lfm2")
         with pytest.raises(ModelUnusable, match="embedding and output at once"):
             ready(file, base)
+
+
+def test_weights_in_another_order_take_no_adapter(tiny: Path, tmp_path: Path) -> None:
+    file = write_adapter(tmp_path / "a.gguf", random_factors(tiny))
+    base = read_header(tiny)
+    reordered = replace(base, metadata=base.metadata | {"okno.reordered": True})
+    with pytest.raises(ModelUnusable, match="whose order of rows was changed"):
+        adapter_file(Adapter("a", str(file)), NOWHERE, reordered)
 
 
 def test_pickles_are_not_opened(tiny: Path, tmp_path: Path) -> None:
