@@ -214,8 +214,9 @@ class EngineLoop:
         return self._pacer.prompt_rows(self.scheduler.ahead())
 
     def _execute(self, step: Step, began: float) -> None:
+        by_model = self.speculation.by_model if self.speculation is not None else ()
         record = self.meter.opened(
-            step, self._tasks, self.scheduler, self.engine.window.step_tokens
+            step, self._tasks, self.scheduler, self.engine.window.step_tokens, by_model
         )
         started = self._clock()
         for span in step.spans:

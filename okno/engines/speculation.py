@@ -9,7 +9,7 @@ sampling agrees with it (Task.sample).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from okno.core.window import Window
@@ -87,6 +87,11 @@ class Speculation:
         self._spent_s = self._invested_s = 0.0
         self._last = _Checked(Plain(0, 0, 0, 0))
         self._judged: dict[int, tuple[int, bool]] = {}  # rows: until which step, is hopeless
+
+    @property
+    def by_model(self) -> Collection[str]:
+        """The sequences whose guesses in the next step are the draft model's."""
+        return self._drafted.keys()
 
     # Before the step -----------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from okno.engines.protocol import Events, FromWorker, Submit
 from okno.engines.sandbox import Sandbox
 from okno.engines.scripted import ScriptedEngine
 from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
+from okno.engines.tally import Drafts
 from okno.schedule.step import Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
@@ -260,9 +261,14 @@ def test_a_draft_model_changes_no_answer_and_saves_steps(with_draft: LlamaCpp) -
     asked = requests(*TEXTS)
     speculation = by_model(with_draft)
     plain = fresh(with_draft, None).run(asked)
-    drafted = fresh(with_draft, speculation).run(asked)
+    bench = fresh(with_draft, speculation)
+    drafted = bench.run(asked)
     assert drafted.texts == plain.texts
     assert drafted.steps < plain.steps / 2
+    counts, tally = speculation.counts, bench.loop.meter.tally
+    assert tally.from_model == Drafts(counts.checked, counts.right)
+    assert tally.from_text == Drafts()
+    assert tally.checking_steps == counts.checking_steps
     assert speculation.counts.right > 0.8 * speculation.counts.checked
 
 
