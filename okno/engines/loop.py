@@ -193,8 +193,9 @@ class EngineLoop:
     def _schedule(self) -> Step:
         drafts = None
         if self.speculation is not None:
-            rows = self._prompt_rows(self.scheduler.ahead())
-            drafts = self.speculation.propose(self.scheduler, rows)
+            ahead = self.scheduler.ahead()
+            rows = self._prompt_rows(ahead)
+            drafts = self.speculation.propose(self.scheduler, ahead, rows)
         self.meter.allowed = None
         return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows, drafts)
 
@@ -232,7 +233,7 @@ class EngineLoop:
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
         if self.speculation is not None:
-            self.speculation.learn(step, sampled, used_cells)
+            self.speculation.learn(step, sampled)
         booked = self._clock()
         self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)

@@ -25,6 +25,7 @@ from okno.engines.sandbox import Sandbox
 from okno.engines.scripted import ScriptedEngine
 from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
 from okno.engines.tally import Drafts
+from okno.schedule.cost import Ahead
 from okno.schedule.step import Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
@@ -37,15 +38,15 @@ TEXTS = (COPY, "What is okno?", "Count to 20", "Привет! Кто ты?")
 class Flat:
     """Every step costs the same: all guesses are checked."""
 
-    def seconds(self, rows: int, cells: int, outputs: int) -> float:
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
         return 1.0
 
 
 class Steep:
     """Each row costs its share: no guess ever pays."""
 
-    def seconds(self, rows: int, cells: int, outputs: int) -> float:
-        return float(rows)
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        return float(ahead.decodes + prompt_rows + guesses)
 
 
 @dataclass
@@ -138,6 +139,14 @@ def test_where_no_guess_pays_every_step_is_a_plain_one() -> None:
     speculation = Speculation(engine.window, clock=CLOCK, cost=Steep())
     Bench(engine, speculation).run(requests("long 77"))
     assert speculation.counts.checked == 0
+
+
+def test_what_the_engine_learnt_of_its_steps_can_say_what_guesses_cost(engine: LlamaCpp) -> None:
+    """The learner knows the depth of the KV cache; through it guesses change no answer either."""
+    asked = requests("Repeat: one two three one two three one two three")
+    plain = fresh(engine, None).run(asked)
+    speculation = Speculation(engine.window, clock=CLOCK, cost=engine.learner)
+    assert fresh(engine, speculation).run(asked).texts == plain.texts
 
 
 def test_now_and_then_a_step_goes_without_guesses() -> None:
