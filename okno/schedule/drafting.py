@@ -2,9 +2,10 @@
 
 A guess costs a row. Rows up to the knee cost little, so a guess that is often right pays; what a
 row costs here and now says `StepCost` (cost.py), how often guesses are right is learnt. Whoever
-guesses is asked at every step, also when nothing is checked: the token sampled then tells whether the guess
-would have been right, so nobody has to try a text out to know whether it repeats itself. Only
-where guessing itself costs (a draft model) `Patience` tries again now and then, ever more rarely.
+guesses is asked at every step, also when nothing is checked: the token sampled then tells whether
+the guess would have been right, so nobody has to try a text out to know whether it repeats itself.
+Only where guessing itself costs (a draft model) `Patience` tries again now and then, ever more
+rarely.
 
 `Account` bounds the damage of wrong beliefs: what speculation loses, by the clock, against what
 steps without it are believed to take is at most ALLOWANCE of the time, CREDIT_STEPS steps and one
