@@ -24,9 +24,9 @@ from okno.bench.shapes import PRESETS, write_gguf
 from okno.bench.tensors import Shape
 from okno.core.calibration import Calibration
 from okno.core.errors import EngineFailed
-from okno.core.load import Load
+from okno.core.load import FlashAttention, Load
 from okno.core.python import module_command
-from okno.core.window import Window
+from okno.core.window import KVType, Window
 from okno.engines.process import worker_environment
 from okno.inspect.header import read_header
 from okno.plan.simulate import Arrival, simulate
@@ -51,12 +51,19 @@ class Model:
 
     shape: Shape
     file_type: FileType
-    kv_type: str = "f16"
+    kv_type: KVType = "f16"
+    flash: FlashAttention = "on"
 
     @property
     def name(self) -> str:
         kv = "" if self.kv_type == "f16" else f" KV {self.kv_type}"
-        return f"{self.shape.name} {self.file_type}{kv}"
+        plain = " no-fa" if self.flash == "off" else ""
+        return f"{self.shape.name} {self.file_type}{kv}{plain}"
+
+    def load(self, batch_size: int, ctx: int) -> Load:
+        """A window as it is measured."""
+        window = Window(batch_size, ctx, batch_size * ctx, self.kv_type)
+        return Load(window, flash_attention=self.flash)
 
     @property
     def file_name(self) -> str:
@@ -71,6 +78,8 @@ MODELS = (
     Model(PRESETS["llama-135m"], "F16"),
     Model(QWEN3_600M, "Q8_0"),
     Model(QWEN3_600M, "Q4_K_M"),
+    Model(PRESETS["llama-1b"], "Q4_0", flash="off"),
+    Model(QWEN3_600M, "Q8_0", flash="off"),
 )
 
 
@@ -101,8 +110,8 @@ def run(
     decodes: list[DecodeCase] = []
     firsts: list[FirstCase] = []
     for model in models:
-        with_kv = msgspec.structs.replace(job, kv_type=model.kv_type)
-        for case in _cases(model, folder, with_kv, calibration, keep=keep):
+        own = msgspec.structs.replace(job, kv_type=model.kv_type, flash=model.flash)
+        for case in _cases(model, folder, own, calibration, keep=keep):
             tell(case.line())
             (decodes if isinstance(case, DecodeCase) else firsts).append(case)  # type: ignore[arg-type]
     publish(report(calibration, decodes, firsts), out)
@@ -131,8 +140,7 @@ def _cases(
 def _decode_case(model: Model, planner: Planner, measured: Decode) -> DecodeCase:
     """The plan's figure for that window against the median step."""
     ctx = measured.fill + 1
-    window = Window(measured.batch, ctx, measured.batch * ctx, model.kv_type)  # type: ignore[arg-type]
-    plan = planner.predict(Load(window), fill_tokens=ctx, prompt_tokens=1)
+    plan = planner.predict(model.load(measured.batch, ctx), fill_tokens=ctx, prompt_tokens=1)
     rate = measured.batch / median(measured.seconds)
     return DecodeCase(model.name, measured.batch, measured.fill, plan.total_tok_s, rate)
 
@@ -143,10 +151,9 @@ def _first_cases(model: Model, planner: Planner, measured: First) -> Iterator[Fi
     ctx = prompt + SIMULATED_NEW_TOKENS
     limits = Limits(count, count, count * ctx)
     arrivals = [Arrival(0.0, prompt, SIMULATED_NEW_TOKENS) for _ in range(count)]
-    speed = planner.model(model.kv_type)
-    outcomes = simulate(arrivals, limits, speed.step_s)
-    window = Window(count, ctx, count * ctx, model.kv_type)  # type: ignore[arg-type]
-    plan = planner.predict(Load(window), fill_tokens=1, prompt_tokens=prompt)
+    load = model.load(count, ctx)
+    outcomes = simulate(arrivals, limits, planner.model(load).step_s)
+    plan = planner.predict(load, fill_tokens=1, prompt_tokens=prompt)
     figure = plan.ttft_loaded_s
     for number, (outcome, seconds) in enumerate(zip(outcomes, measured.seconds, strict=True)):
         predicted = outcome.ttft_s

@@ -16,7 +16,9 @@ import msgspec
 import numpy as np
 
 from okno.bench.calibrate_engine import FILL_CELLS, BlockEngine, Rows, open_block
+from okno.core.load import FlashAttention
 from okno.core.request import Prompt, Request, Sampling, Stop
+from okno.core.window import KVType
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.loop import EngineLoop
 from okno.engines.protocol import Events, FromWorker, WorkerOptions
@@ -42,7 +44,8 @@ class Job(msgspec.Struct, frozen=True):
     prompts: tuple[tuple[int, int], ...]
     repeats: int = 5
     most_cells: int = 65_536
-    kv_type: str = "f16"
+    kv_type: KVType = "f16"
+    flash: FlashAttention = "on"
 
 
 class Decode(msgspec.Struct, tag="decode"):
@@ -74,7 +77,10 @@ def _decodes(path: Path, job: Job) -> Iterator[Decode]:
         return
     cells = max(b * f for b, f in cases) + 2 * FILL_CELLS
     n_seq = max(job.batches) + 1
-    with open_block(path, job.threads, cells=cells, n_seq=n_seq, kv_type=job.kv_type) as engine:  # type: ignore[arg-type]
+    opened = open_block(
+        path, job.threads, cells=cells, n_seq=n_seq, kv_type=job.kv_type, flash=job.flash
+    )
+    with opened as engine:
         for fill in job.fills:
             engine.forget()
             filled = 0
@@ -107,7 +113,7 @@ def _firsts(path: Path, job: Job) -> Iterator[First]:
     ctx = -(-(longest + NEW_TOKENS + 1) // FILL_CELLS) * FILL_CELLS
     options = WorkerOptions(
         model_path=str(path), name=path.stem, batch_size=most, ctx=ctx, threads=job.threads,
-        kv_type=job.kv_type,
+        kv_type=job.kv_type, flash_attention=job.flash,
     )  # fmt: skip
     engine = LlamaCpp(options, lambda _: None)
     for count, tokens in job.prompts:

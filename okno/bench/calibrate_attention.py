@@ -28,6 +28,10 @@ FEW, MANY = 4, 8
 FEW_CASES = ((FEW, 256), (FEW, 1024), (FEW, 4096), (MANY, 4096), (MANY, 8192))
 MOST_KV_HEADS = 8  # with more, the deepest case takes too much time and memory
 TILE = 64
+PLAIN_ROWS = (1, 2, 3, 4, 8, 16, 32, 48, 64)
+PLAIN_ROWS_FAR = (1, 4, 16)
+PLAIN_DEPTH = 2048
+PLAIN_REPEATS = 5
 BASE_REPEATS, ALONE_REPEATS, FEW_REPEATS, TILED_REPEATS = 5, 4, 3, 2
 EMPTY, SPARE = MANY, MANY + 1  # sequences: one that has no cells, one that helps to fill others
 
@@ -96,13 +100,15 @@ REST = (
 @dataclass(frozen=True, slots=True)
 class AttentionSamples:
     """Differences to the same step without cells, in seconds, per row, head and cell. By cells that
-    each row sees; few: by cells that all rows together see, those of neighbours skipped."""
+    each row sees; few: by cells that all rows together see, those of neighbours skipped. plain:
+    without flash attention, by rows."""
 
     alone: dict[int, list[float]] = field(default_factory=dict)
     few: dict[int, list[float]] = field(default_factory=dict)
     tiled: dict[int, list[float]] = field(default_factory=dict)
     skip: list[float] = field(default_factory=list)
     skip_tile: list[float] = field(default_factory=list)
+    plain: dict[int, list[float]] = field(default_factory=dict)
 
 
 Swept = tuple[int, AttentionSamples]  # bytes that pass between two attentions
@@ -127,8 +133,9 @@ def open_sweeper(bench: Bench, stack: ExitStack, block: Block) -> Sweeper:
 
 
 def measure_attention(bench: Bench, shape: Shape, sweepers: Sequence[Sweeper]) -> list[Swept]:
-    """Steps of one row, of several sequences, and (f16) of a tile of rows. The first sweeper is
-    used for all of them, the others for what depends on the caches."""
+    """Steps of one row, of several sequences, and (f16) of a tile of rows and without flash
+    attention. The first sweeper is used for all of them, the others for what depends on the
+    caches."""
     with ExitStack() as stack:
         engine = bench.open(
             stack, shape.block, cells=shape.cells, n_seq=SPARE + 1, kv_type=shape.kv_type
@@ -139,7 +146,39 @@ def measure_attention(bench: Bench, shape: Shape, sweepers: Sequence[Sweeper]) -
             engine.forget()
             samples = _Attention(engine, sweeper, shape).measure(all_rows=number == 0)
             found.append((sweeper.n_bytes, samples))
-        return found
+    if shape.kv_type == "f16":
+        near_and_far = [samples for _, samples in found]
+        _measure_plain(bench, shape, list(zip(sweepers, near_and_far, strict=True)))
+    return found
+
+
+def _measure_plain(
+    bench: Bench, shape: Shape, wanted: Sequence[tuple[Sweeper, AttentionSamples]]
+) -> None:
+    """Steps without flash attention over PLAIN_DEPTH cells, less the same over as good as none."""
+    heads = shape.n_head * shape.block.n_layer
+    with ExitStack() as stack:
+        engine = bench.open(
+            stack, shape.block, cells=PLAIN_DEPTH + 2 * FILL_CELLS, n_seq=2, flash="off"
+        )
+        warm([engine])
+        base: dict[tuple[int, int], float] = {}
+        for depth in (0, PLAIN_DEPTH):
+            engine.fill(0, depth, 1)
+            for number, (sweeper, samples) in enumerate(wanted):
+                for rows in PLAIN_ROWS_FAR if number else PLAIN_ROWS:
+                    asked = [Rows(0, rows, min(depth, FILL_CELLS))]
+                    taken = [_after(sweeper, engine, asked) for _ in range(PLAIN_REPEATS)]
+                    if depth == 0:
+                        base[number, rows] = float(np.percentile(taken, 25))
+                        continue
+                    pairs = heads * depth * rows
+                    samples.plain[rows] = [(s - base[number, rows]) / pairs for s in taken]
+
+
+def _after(sweeper: Sweeper, engine: BlockEngine, rows: Sequence[Rows]) -> float:
+    sweeper.sweep()
+    return engine.step_s(rows)
 
 
 class _Attention:
@@ -173,8 +212,7 @@ class _Attention:
         return self._found
 
     def _step_s(self, rows: Sequence[Rows]) -> float:
-        self._sweeper.sweep()
-        return self._engine.step_s(rows)
+        return _after(self._sweeper, self._engine, rows)
 
     def _without_cells(self, rows: int) -> float:
         taken = [self._step_s([Rows(EMPTY, rows, 0)]) for _ in range(BASE_REPEATS)]

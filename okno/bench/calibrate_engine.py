@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from okno.bench.calibrate_models import N_VOCAB
 from okno.core.errors import DoesNotFit, ModelUnusable
+from okno.core.load import FlashAttention
 from okno.core.window import KVType
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import recent_log, start_backend
@@ -106,18 +107,21 @@ def _span(rows: Rows) -> Span:
 
 @contextmanager
 def open_block(
-    path: Path, threads: int, *, cells: int, n_seq: int = 1, kv_type: KVType = "f16"
-) -> Iterator[BlockEngine]:
+    path: Path, threads: int, *, cells: int, n_seq: int = 1, kv_type: KVType = "f16",
+    flash: FlashAttention = "on",
+) -> Iterator[BlockEngine]:  # fmt: skip
     """Load the model at `path` with `threads` and a pool of `cells`. Raises ModelUnusable, or
     DoesNotFit when there is no memory for the context."""
     start_backend()
-    params = lib.llama_model_default_params()
-    params.load_mode = lib.LLAMA_LOAD_MODE_NONE
-    params.n_gpu_layers = 0
-    model = lib.llama_model_load_from_file(str(path).encode(), params)
+    loading = lib.llama_model_default_params()
+    loading.load_mode = lib.LLAMA_LOAD_MODE_NONE
+    loading.n_gpu_layers = 0
+    model = lib.llama_model_load_from_file(str(path).encode(), loading)
     if not model:
         raise ModelUnusable(f"llama.cpp cannot load {path}: {' | '.join(recent_log(3))}")
-    context = lib.llama_init_from_model(model, _context_params(threads, cells, n_seq, kv_type))
+    params = _context_params(threads, cells, n_seq, kv_type)
+    params.flash_attn_type = FLASH[flash]
+    context = lib.llama_init_from_model(model, params)
     if not context:
         lib.llama_model_free(model)
         raise DoesNotFit(f"There is no memory to calibrate with a KV cache of {cells:,} tokens.")
@@ -137,7 +141,6 @@ def _context_params(
     params.n_batch = params.n_ubatch = MOST_ROWS
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = KV_TYPES[kv_type]
-    params.flash_attn_type = FLASH["auto"]
     params.kv_unified = True
     params.swa_full = False
     params.no_perf = True

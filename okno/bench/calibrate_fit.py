@@ -185,6 +185,7 @@ def fit_attention(shape: Shape, swept: Swept, threads: int) -> AttentionCost:
         n_head=shape.n_head,
         n_head_kv=shape.n_head_kv,
         swept_bytes=swept_bytes,
+        plain=_cells_curve(samples.plain) if samples.plain else None,
     )
 
 

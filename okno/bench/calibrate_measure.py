@@ -17,6 +17,7 @@ import numpy as np
 
 from okno.bench.calibrate_engine import FILL_CELLS, BlockEngine, Rows, open_block
 from okno.bench.calibrate_models import Block, write_block
+from okno.core.load import FlashAttention
 from okno.core.request import Sampling
 from okno.core.window import KVType
 from okno.engines.sampling import Sampler
@@ -78,13 +79,14 @@ class Bench:
 
     def open(
         self, stack: ExitStack, block: Block, *, cells: int, n_seq: int = 1,
-        kv_type: KVType = "f16",
+        kv_type: KVType = "f16", flash: FlashAttention = "on",
     ) -> BlockEngine:  # fmt: skip
         """The block, written, loaded and removed from the disk again."""
         path = self.folder / "block.gguf"
         write_block(block, path)
-        opened = open_block(path, self.threads, cells=cells, n_seq=n_seq, kv_type=kv_type)
-        engine = stack.enter_context(opened)
+        engine = stack.enter_context(
+            open_block(path, self.threads, cells=cells, n_seq=n_seq, kv_type=kv_type, flash=flash)
+        )
         path.unlink()
         return engine
 

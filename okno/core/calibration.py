@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 from okno.core.errors import BadSetting
 
-VERSION = 3
+VERSION = 4
 CalibrationKind = Literal["measured", "rough"]
 Json = dict[str, object]
 
@@ -41,8 +41,10 @@ class AttentionCost:
 
     alone: the only row of a step. few: one of 2 to 63 rows, against the different cells that all
     of them see, because these share the caches. tiled: a row in a full tile of 64 (None: this KV
-    type has no tiles). skip_s, skip_tile_s: a walked cell of another sequence. swept_bytes: weights
-    that passed through the caches between two attentions.
+    type has no tiles). skip_s, skip_tile_s: a walked cell of another sequence. plain: without flash
+    attention, where every row computes every walked cell, against the rows of a step (None: not
+    measured, or this KV type needs flash attention). swept_bytes: weights that passed through the
+    caches between two attentions.
     """
 
     kv_type: str
@@ -55,6 +57,7 @@ class AttentionCost:
     n_head: int = 32
     n_head_kv: int = 8
     swept_bytes: int = 1
+    plain: Curve | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,10 @@ def _curve(data: object) -> Curve:
     )
 
 
+def _curve_or_none(data: object) -> Curve | None:
+    return None if data is None else _curve(data)
+
+
 def _attention(data: object) -> AttentionCost:
     told = _object(data, AttentionCost)
     return AttentionCost(
@@ -172,12 +179,13 @@ def _attention(data: object) -> AttentionCost:
         head_dim=_count(told, "head_dim"),
         alone=_curve(told["alone"]),
         few=_curve(told["few"]),
-        tiled=None if told["tiled"] is None else _curve(told["tiled"]),
+        tiled=_curve_or_none(told["tiled"]),
         skip_s=_number(told, "skip_s"),
         skip_tile_s=_number(told, "skip_tile_s"),
         n_head=_count(told, "n_head"),
         n_head_kv=_count(told, "n_head_kv"),
         swept_bytes=_count(told, "swept_bytes"),
+        plain=_curve_or_none(told["plain"]),
     )
 
 

@@ -13,9 +13,10 @@ from okno.core.errors import BadSetting, DoesNotFit
 from okno.core.header import ModelHeader
 from okno.core.load import FlashAttention, Load
 from okno.core.machine import Machine
-from okno.core.plan import MemoryParts, MemoryPlan
+from okno.core.plan import MemoryParts, MemoryPlan, PlannedLoad
 from okno.core.window import MAX_BATCH_SIZE, KVType, Window
 from okno.plan.advice import Trouble, advise
+from okno.plan.attention_choice import settled
 from okno.plan.goals import Goal, Prefer
 from okno.plan.memory import MemoryModel
 from okno.plan.search import SpeedModel, plan_windows
@@ -59,9 +60,13 @@ class Asked:
 class Chosen:
     """memory: predicted. notes: a line per thing a person should know."""
 
-    window: Window
+    load: Load
     memory: MemoryPlan
     notes: tuple[str, ...]
+
+    @property
+    def window(self) -> Window:
+        return self.load.window
 
 
 def choose_window(
@@ -71,16 +76,26 @@ def choose_window(
     memory: MemoryModel,
     speed: SpeedModel | None,
 ) -> Chosen:
-    """The window to open on `machine`. Raises BadSetting for values out of range, DoesNotFit when
-    an asked window needs more than is free, or nothing fits at all."""
+    """The window to open on `machine`, and whether its cache is read by flash attention where that
+    is left to okno (speed None: nothing is known of speed, and it is). Raises BadSetting for values
+    out of range, DoesNotFit when an asked window needs more than is free, or nothing fits at all.
+    """
     check(asked)
     plain = plain_window(asked, header.ctx_train)
     if asked.kv_pool_tokens is None and (asked.batch_size is None or asked.ctx is None):
         return _searched(asked, plain, header, machine, memory, speed)
-    needed = memory.memory(asked.load(plain))
-    _check_fits(Trouble(header, machine, asked.load(plain), memory), needed)
-    tight = () if needed.fits else (f"{_named(plain)} fits only just: {_against_free(needed)}.",)
-    return Chosen(plain, needed, (*_beyond(asked, plain, header.ctx_train), *tight))
+    load = asked.load(plain)
+    needed = memory.memory(load)
+    _check_fits(Trouble(header, machine, load, memory), needed)
+    beyond = _beyond(asked, plain, header.ctx_train)
+    if not needed.fits:
+        return Chosen(
+            load, needed, (*beyond, f"{_named(plain)} fits only just: {_against_free(needed)}.")
+        )
+    if speed is None:
+        return Chosen(load, needed, beyond)
+    planned = settled(header, PlannedLoad(load, needed, speed(load)), memory.memory, speed)
+    return Chosen(planned.load, planned.memory, (*beyond, *_without_flash(asked, planned.load)))
 
 
 def plain_window(asked: Asked, ctx_train: int) -> Window:
@@ -125,12 +140,18 @@ def _searched(
         smallest = min(plan.loads, key=lambda planned: planned.memory.needed_bytes)
         trouble = Trouble(header, machine, smallest.load, memory)
         raise _does_not_fit(trouble, smallest.memory, f"{_named(smallest.load.window)}, the least,")
-    window = plan.pick.load.window
+    load = plan.pick.load
+    window = load.window
     why = tuple(f"auto: {sentence}" for sentence in plan.why[1:3])
     picked = f"auto: {_named(window)}, for {asked.prefer}"
-    return Chosen(
-        window, plan.pick.memory, (picked, *why, *_beyond(asked, window, header.ctx_train))
-    )
+    beyond = _beyond(asked, window, header.ctx_train)
+    return Chosen(load, plan.pick.memory, (picked, *why, *beyond, *_without_flash(asked, load)))
+
+
+def _without_flash(asked: Asked, load: Load) -> tuple[str, ...]:
+    if load.flash_attention == asked.flash_attention:
+        return ()
+    return ("auto: flash attention off, which is predicted to be faster for this window",)
 
 
 def _check_fits(trouble: Trouble, needed: MemoryPlan) -> None:

@@ -56,7 +56,10 @@ def draft_memory(options: WorkerOptions, machine: Machine) -> Iterator[DraftMemo
         memory = Anchored(header, machine, dry_run.memory)
 
         def of(load: Load) -> Mapping[str, int]:
-            own = replace(load, window=replace(load.window, kv_type="f16"), kv_unified=True)
+            window = replace(load.window, kv_type="f16")
+            own = replace(
+                load, window=window, kv_unified=True, flash_attention=options.flash_attention
+            )
             return draft_parts(memory.memory(own))
 
         yield of

@@ -76,11 +76,11 @@ def choose_for(options: WorkerOptions, kv_type: KVType, loaded: Loaded | None = 
         except DoesNotFit as error:
             least = asked.load(plain_window(asked, header.ctx_train))
             raise blaming(error, options, extras.draft_bytes(least)) from None
-        draft = extras.draft_bytes(asked.load(chosen.window))
+        draft = extras.draft_bytes(chosen.load)
     chosen = replace(chosen, notes=(*chosen.notes, *notes_beside(options, draft)))
     if header.is_embedding_model:
         return Choice(chosen, RowLearner(), True, draft)
-    learner = StepLearner(planner.model(kv_type), refinement, keeps=known is not None)
+    learner = StepLearner(planner.model(chosen.load), refinement, keeps=known is not None)
     return Choice(chosen, learner, known is not None, draft)
 
 

@@ -92,6 +92,11 @@ class Engine(Protocol):
         """
         ...
 
+    def prepare_copy(self, seq: int) -> bool:
+        """Get memory for a Save or Pack of `seq`, in pieces of a few milliseconds, one per call;
+        True when it is there. Without, the operation itself takes the time."""
+        ...
+
     def embed(
         self, tokens: Sequence[int], piece_rows: Callable[[], int]
     ) -> Generator[None, None, NDArray[np.float32]]:

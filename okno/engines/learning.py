@@ -46,7 +46,7 @@ class StepLearner:
             parts.append(Part(1, prompt_rows, ahead.prompt_depth))
         parked = max(0, ahead.used_cells - ahead.decode_cells - ahead.prompt_depth)
         predicted_s = self.model.batch_s(batch_of(parts, parked), n + guesses)
-        return predicted_s * self.refinement.correction(n + prompt_rows + guesses).factor
+        return predicted_s * self._factor(n + prompt_rows + guesses)
 
     def learn(self, step: Step, used_cells: int, seconds: float) -> None:
         """See Learner."""
@@ -57,7 +57,10 @@ class StepLearner:
             step.outputs,
             parked_cells=max(0, used_cells - seen_cells),
         )
-        self.refinement.observe(step.rows, predicted_s, seconds)
+        self.refinement.observe(step.rows, predicted_s, seconds, flash=self.model.flash)
+
+    def _factor(self, rows: int) -> float:
+        return self.refinement.correction(rows, flash=self.model.flash).factor
 
     def lesson(self) -> Lesson | None:
         """The refinement as JSON."""

@@ -70,7 +70,7 @@ class LlamaResize:
             return
         if fits_beside(self.planned, engine.planned):
             with suppress(DoesNotFit):  # then with the old one gone
-                self._spare = engine.open_context(self.window, self.options)
+                self._spare = engine.open_context(self.choice.chosen.load)
                 _warm_up(self._spare, self.window)
         states_bytes = self._states_bytes(used_cells)
         self._keeps_states = self._has_room(states_bytes)
@@ -107,7 +107,7 @@ class LlamaResize:
         engine = self._engine
         engine.close_context()
         try:
-            self._spare = engine.open_context(self.window, self.options)
+            self._spare = engine.open_context(self.choice.chosen.load)
         except DoesNotFit as error:
             try:
                 engine.reopen()

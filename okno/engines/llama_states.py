@@ -14,6 +14,7 @@ from okno.engines.engine import EngineBroken
 MOST_AUTO_BYTES = 2**30
 AUTO_SHARE = 4  # of what the plan leaves free, a quarter
 MOST_SLACK = 1.25  # of a buffer over the state in it
+TOUCHED_AT_ONCE = 2**20  # bytes; new memory is slow: 3 ms
 
 Bytes = NDArray[np.uint8]
 
@@ -26,27 +27,35 @@ class HostStates:
     def __init__(self) -> None:
         self._held: dict[int, Bytes] = {}
         self._spare: Bytes | None = None
+        self._touched = 0  # bytes of the spare one
+
+    def prepare(self, context: lib.llama_context_p, seq: int) -> bool:
+        """Have a touched buffer for the state of `seq`: a piece of it per call, True when it is."""
+        size = lib.llama_state_seq_get_size(context, seq)
+        if self._spare is None or not _fits(self._spare, size):
+            self._spare, self._touched = np.empty(size, dtype=np.uint8), 0
+        self._spare[self._touched : self._touched + TOUCHED_AT_ONCE] = 0
+        self._touched = min(self._touched + TOUCHED_AT_ONCE, len(self._spare))
+        return self._touched == len(self._spare)
 
     def save(self, context: lib.llama_context_p, seq: int, key: int) -> None:
         """Copy the state of `seq`."""
-        size = lib.llama_state_seq_get_size(context, seq)
-        buffer = self._buffer(size)
-        written = lib.llama_state_seq_get_data(context, _pointer(buffer), size, seq)
-        if written != size:
-            raise EngineBroken(f"the state of sequence {seq} has {size:,} bytes, {written:,} came")
-        self._held[key] = buffer[:size]
+        self._held[key] = self._copied(context, seq)
 
     def restore(self, context: lib.llama_context_p, key: int, seq: int) -> None:
         """Bring the state back into `seq`, which is empty."""
-        state = self._held[key]
-        if lib.llama_state_seq_set_data(context, _pointer(state), len(state), seq) == 0:
-            raise EngineBroken(f"a saved state of {len(state):,} bytes does not fit the KV cache")
+        _put(context, self._held[key], seq)
+
+    def pack(self, context: lib.llama_context_p, seq: int) -> None:
+        """Move the state of `seq` into the lowest free cells: out, and in again (state_read_meta
+        in src/llama-kv-cache.cpp frees its cells and looks for others from the lowest on)."""
+        state = self._copied(context, seq)
+        _put(context, state, seq)
+        self._keep_spare(state)
 
     def forget(self, key: int) -> None:
         """Free what `key` holds; its buffer is kept for the next state."""
-        buffer = self._held.pop(key).base
-        assert isinstance(buffer, np.ndarray)
-        self._spare = buffer
+        self._keep_spare(self._held.pop(key))
 
     @property
     def buffer_bytes(self) -> int:
@@ -54,11 +63,29 @@ class HostStates:
         held = sum(len(state.base) for state in self._held.values() if state.base is not None)
         return held + (0 if self._spare is None else len(self._spare))
 
-    def _buffer(self, size: int) -> Bytes:
-        spare, self._spare = self._spare, None
-        if spare is not None and size <= len(spare) <= MOST_SLACK * size:
-            return spare
-        return np.empty(size, dtype=np.uint8)
+    def _copied(self, context: lib.llama_context_p, seq: int) -> Bytes:
+        """The state of `seq`, in the spare buffer if that fits."""
+        size = lib.llama_state_seq_get_size(context, seq)
+        buffer, self._spare = self._spare, None
+        if buffer is None or not _fits(buffer, size):
+            buffer = np.empty(size, dtype=np.uint8)
+        written = lib.llama_state_seq_get_data(context, _pointer(buffer), size, seq)
+        if written != size:
+            raise EngineBroken(f"the state of sequence {seq} has {size:,} bytes, {written:,} came")
+        return buffer[:size]
+
+    def _keep_spare(self, state: Bytes) -> None:
+        assert isinstance(state.base, np.ndarray)
+        self._spare, self._touched = state.base, len(state.base)
+
+
+def _put(context: lib.llama_context_p, state: Bytes, seq: int) -> None:
+    if lib.llama_state_seq_set_data(context, _pointer(state), len(state), seq) == 0:
+        raise EngineBroken(f"a saved state of {len(state):,} bytes does not fit the KV cache")
+
+
+def _fits(buffer: Bytes, size: int) -> bool:
+    return size <= len(buffer) <= MOST_SLACK * size
 
 
 def host_bytes(plan: MemoryPlan) -> int:

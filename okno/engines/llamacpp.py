@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 
 import llama_cpp.llama_cpp as lib
+import msgspec
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -31,10 +32,23 @@ from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import changed_options
 from okno.inspect.cpu import usable_cores
 from okno.inspect.memory import free_memory, own_bytes
-from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
+from okno.plan.memory_sizes import NO_FLASH_ATTENTION
+from okno.schedule.step import (
+    Copy,
+    Forget,
+    Limits,
+    Operation,
+    Pack,
+    Restore,
+    Save,
+    Share,
+    Step,
+    Truncate,
+)
 
 TO_END = -1  # as a position: to the end of the sequence
 SMALL_MODEL_BYTES = 32 * 2**20
+WALK_CELLS = 256  # src/llama-kv-cache.cpp, get_n_kv
 
 
 class LlamaCpp:
@@ -48,7 +62,7 @@ class LlamaCpp:
         start_backend()
         choice = choose_for(options, kv_type)
         chosen, self.learner, self._draft_bytes = choice.chosen, choice.learner, choice.draft_bytes
-        self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
+        self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
         self._adapters = Adapters(self._model, options.adapters)
         self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
@@ -62,7 +76,7 @@ class LlamaCpp:
         self._context: lib.llama_context_p | None = None
         self._embedder: Embedder | None = None
         if not self._model.is_embedding_model:
-            self._context = self.open_context(self.window, options)
+            self._context = self.open_context(self.load)
             self._memory = lib.llama_get_memory(self._context)
             if not choice.knows_rows:
                 measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
@@ -86,9 +100,12 @@ class LlamaCpp:
         return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)
 
     def execute_operations(self, operations: Sequence[Operation]) -> None:
-        """Apply operations on sequences, in order; they move metadata, not cells."""
+        """Apply operations on sequences, in order."""
         for operation in operations:
             self._apply(operation)
+
+    def prepare_copy(self, seq: int) -> bool:
+        return self._states.prepare(self._context, seq)
 
     def embed(
         self, tokens: Sequence[int], piece_rows: Callable[[], int]
@@ -133,6 +150,11 @@ class LlamaCpp:
                 self._states.restore(self._context, key, seq)
             case Forget(key):
                 self._states.forget(key)
+            case Pack(seq):
+                self._states.pack(self._context, seq)
+            case Share(src, dst, length):
+                lib.llama_memory_seq_rm(self._memory, dst, 0, length)
+                lib.llama_memory_seq_cp(self._memory, src, dst, 0, length)
 
     # Another window (engines/llama_resize.py) ------------------------------------------------
 
@@ -140,8 +162,23 @@ class LlamaCpp:
         """See engines.engine.Engine.prepare_resize."""
         options = changed_options(self._options, self.window, change)
         loaded = Loaded(on_accelerators(self._planned), self._draft_bytes)
-        choice = choose_for(options, _checked_kv_type(options), loaded)
+        same = self._with_same_attention(options)
+        choice = choose_for(same, _checked_kv_type(options), loaded)
         return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
+
+    def _with_same_attention(self, options: WorkerOptions) -> WorkerOptions:
+        """`options` that keep flash attention on or off, if the states are to be kept: a state of
+        a cache that it reads fits no other (values are stored transposed without it)."""
+        if options.flash_attention != "auto" or options.kv_type != self.window.kv_type:
+            return options
+        is_off = self.load.flash_attention == "off"
+        never = self._model.architecture in NO_FLASH_ATTENTION
+        return msgspec.structs.replace(options, flash_attention="off" if is_off or never else "on")
+
+    @property
+    def window(self) -> Window:
+        """Of the context that serves."""
+        return self.load.window
 
     @property
     def context(self) -> lib.llama_context_p | None:
@@ -163,7 +200,7 @@ class LlamaCpp:
         if chosen.window.ctx != self.window.ctx and self._embedder is not None:
             self._embedder.close()
             self._embedder = None
-        self.window, self.notes, self._planned = chosen.window, chosen.notes, chosen.memory
+        self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
         self.limits, self._options = resize.limits, resize.options
         self._batch = Batch(self.window.step_tokens)
         self._hold(context)
@@ -177,16 +214,16 @@ class LlamaCpp:
 
     def reopen(self) -> None:
         """The context of this window again, empty. Raises DoesNotFit."""
-        self._hold(self.open_context(self.window, self._options))
+        self._hold(self.open_context(self.load))
 
     def _hold(self, context: lib.llama_context_p | None) -> None:
         self._context = context
         if context is not None:
             self._memory = lib.llama_get_memory(context)
 
-    def open_context(self, window: Window, options: WorkerOptions) -> lib.llama_context_p:
+    def open_context(self, load: Load) -> lib.llama_context_p:
         """A new context on the loaded model. Raises DoesNotFit."""
-        load = _load(window, options)
+        window = load.window
         sizes = context_sizes(load, shares_prefixes=self._model.has_plain_attention)
         params = lib.llama_context_default_params()
         params.n_ctx = sizes.n_ctx
@@ -195,8 +232,8 @@ class LlamaCpp:
         params.n_outputs_max = sizes.n_outputs_max  # the engine reserves one per sequence
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = KV_TYPES[window.kv_type]
-        params.flash_attn_type = FLASH[options.flash_attention]
-        params.kv_unified = options.kv_unified
+        params.flash_attn_type = FLASH[load.flash_attention]
+        params.kv_unified = load.kv_unified
         params.swa_full = False
         params.no_perf = True
         context = lib.llama_init_from_model(self._model.pointer, params)
@@ -235,17 +272,12 @@ def _checked_kv_type(options: WorkerOptions) -> KVType:
     return kv_type
 
 
-def _load(window: Window, options: WorkerOptions) -> Load:
-    return Load(window, options.mmap, options.flash_attention, options.gpu_layers,
-                options.kv_unified)  # fmt: skip
-
-
 def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits:
     window = chosen.window
     parts = [device.parts for device in chosen.memory.devices]
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
-    sizes = context_sizes(_load(window, options), shares_prefixes=plain)
+    sizes = context_sizes(chosen.load, shares_prefixes=plain)
     return Limits(
         batch_size=window.batch_size,
         seq_ids=sizes.n_seq_max,
@@ -257,6 +289,7 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
         cell_bytes=-(-sum(part.kv_bytes for part in parts) // window.kv_pool_tokens),
         state_bytes=-(-sum(part.state_bytes for part in parts) // sizes.n_seq_max),
         outputs=sizes.n_outputs_max,
+        walk_cells=WALK_CELLS if options.kv_unified and any(p.kv_bytes for p in parts) else 0,
     )
 
 

@@ -30,6 +30,7 @@ from okno.engines.resizing import ResizeJob, carry_out
 from okno.engines.sampling_batch import Answer, sample_all
 from okno.engines.speculation import Speculation
 from okno.engines.task import Task
+from okno.engines.tidying import CALM_S, Tidier
 from okno.schedule.cost import Ahead
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
@@ -88,6 +89,8 @@ class EngineLoop:
         self._send = send
         self._clock = clock
         self.sample = sample_all
+        self._tidier = Tidier(engine, clock)
+        self._wait_s, self._ran_s = IDLE_WAIT_S, clock()
         self._target = Target(target_itl_s)
         self._pacer = self._new_pacer()
         self._tasks: dict[str, Task] = {}
@@ -108,8 +111,10 @@ class EngineLoop:
         step = self._schedule()
         if step.spans:
             self._execute(step, began)
+            self._ran_s, self._wait_s = self._clock(), 0.0
         else:
             self.meter.idle()
+            self._tidy_idle()
         if self._embeds:
             self._embed_piece()
         self.live, self.waiting = len(self.scheduler.live), len(self.scheduler.waiting)
@@ -117,17 +122,27 @@ class EngineLoop:
         self._flush()
         if self.speculation is not None and step.spans and not self._embeds:
             self.speculation.took(self._clock() - began)
+        if step.spans and self.scheduler.live:
+            self._tidier.beside(self.scheduler)
 
     # Work that arrives -----------------------------------------------------------------------
 
     def _receive(self) -> None:
         busy = bool(self._tasks or self._embeds)
         try:
-            self._take(self.inbox.get(block=not busy, timeout=None if busy else IDLE_WAIT_S))
+            self._take(self.inbox.get(timeout=0 if busy else self._wait_s))
             while True:
                 self._take(self.inbox.get_nowait())
         except Empty:
             return
+
+    def _tidy_idle(self) -> None:
+        """Nothing ran: parked sequences move to host memory, one in each pass."""
+        calm_s = self._clock() - self._ran_s
+        if calm_s < CALM_S:
+            self._wait_s = CALM_S - calm_s
+        elif not self._tasks and not self._embeds:
+            self._wait_s = 0.0 if self._tidier.idle(self.scheduler) else IDLE_WAIT_S
 
     def _take(self, work: Work) -> None:
         match work:
@@ -229,7 +244,7 @@ class EngineLoop:
         now = self._clock()
         self.steps += 1
         self.rows += step.rows
-        used_cells = self.scheduler.pool.used
+        used_cells = self.scheduler.pool.end
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
         if self.speculation is not None:

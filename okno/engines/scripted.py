@@ -33,7 +33,18 @@ from okno.engines.llama_numbers import kv_type_named
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import Switched, changed_options
 from okno.schedule.resize import Moves
-from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
+from okno.schedule.step import (
+    Copy,
+    Forget,
+    Limits,
+    Operation,
+    Pack,
+    Restore,
+    Save,
+    Share,
+    Step,
+    Truncate,
+)
 
 CTX_TRAIN = 4096
 BOS, END, USER, ASSISTANT, SYSTEM = 256, 257, 258, 259, 260
@@ -126,6 +137,9 @@ class ScriptedEngine:
     def memory(self) -> MemoryUse:
         return MemoryUse(psutil.Process().memory_info().rss, 0, 0, 2**40)
 
+    def prepare_copy(self, seq: int) -> bool:
+        return True
+
     def prepare_resize(self, change: WindowChange) -> ScriptedResize:
         return ScriptedResize(self, changed_options(self.options, self.window, change))
 
@@ -159,6 +173,10 @@ class ScriptedEngine:
                     self._cache[seq] = list(self._states[key])
                 case Forget(key):
                     del self._states[key]
+                case Share(src, dst, length):
+                    self._cache[dst][:length] = self._cache[src][:length]
+                case Pack():
+                    pass  # a list has no cells
 
     def _logits(self, held: list[int]) -> NDArray[np.float32]:
         logits = np.zeros(self.vocab.n_tokens, dtype=np.float32)
@@ -208,7 +226,7 @@ def _window(options: WorkerOptions) -> Window:
 def _limits(window: Window, options: WorkerOptions) -> Limits:
     return Limits(
         window.batch_size, window.batch_size + 8, window.kv_pool_tokens, parks=options.prefix_cache,
-        host_bytes=window.kv_pool_tokens,
+        host_bytes=window.kv_pool_tokens, walk_cells=256,
     )  # fmt: skip
 
 

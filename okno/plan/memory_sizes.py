@@ -53,7 +53,7 @@ def sizes_of(header: ModelHeader, load: Load) -> Sizes:
         rows=-(-reserved // context.n_seq_max) * context.n_seq_max,
         step_rows=step_rows,
         outputs=min(reserved, context.n_outputs_max),
-        flash=_flash(header, load),
+        flash=uses_flash(header, load),
         rotates=load.window.kv_type in QUANTISED_KV and not header.is_embedding_model,
         full_precision=load.window.kv_type == "f32" and not header.is_embedding_model,
         embeds=header.is_embedding_model,
@@ -74,7 +74,9 @@ def padded(cells: int) -> int:
     return (cells + CELL_PAD - 1) // CELL_PAD * CELL_PAD
 
 
-def _flash(header: ModelHeader, load: Load) -> bool:
+def uses_flash(header: ModelHeader, load: Load) -> bool:
+    """The engine reads the cache with flash attention (llama-context.cpp); `auto` is with it, where
+    it can be."""
     if header.architecture in NO_FLASH_ATTENTION:
         return False
     if header.is_embedding_model or load.window.kv_type in QUANTISED_KV:

@@ -1,8 +1,8 @@
 """Learning from the steps that run: how much longer or shorter they take than predicted.
 
-For groups of row counts an exponentially weighted mean of log(measured / predicted), clipped so
-that a single stalled step changes little (Huber), with its own uncertainty. Not thread-safe; an
-observation costs about a microsecond.
+For groups of row counts, with flash attention and without, an exponentially weighted mean of
+log(measured / predicted), clipped so that a single stalled step changes little (Huber), with its
+own uncertainty. Not thread-safe; an observation costs about a microsecond.
 """
 
 from __future__ import annotations
@@ -48,36 +48,45 @@ class Correction:
 class Refinement:
     """What serving has taught about one model on one machine."""
 
-    groups: list[_Group] = field(default_factory=lambda: [_Group() for _ in range(GROUPS)])
+    groups: list[_Group] = field(default_factory=lambda: [_Group() for _ in range(2 * GROUPS)])
 
-    def observe(self, rows: int, predicted_s: float, measured_s: float) -> None:
-        """A step of `rows` rows was predicted and took so long. Times that are not positive
-        numbers, and rows below 1, are ignored."""
+    def observe(
+        self, rows: int, predicted_s: float, measured_s: float, *, flash: bool = True
+    ) -> None:
+        """A step of `rows` rows was predicted and took so long; flash: with flash attention. Times
+        that are not positive numbers, and rows below 1, are ignored."""
         if rows < 1 or not 0 < predicted_s < math.inf or not 0 < measured_s < math.inf:
             return
         log_ratio = math.log(measured_s) - math.log(predicted_s)
-        self.groups[_group(rows)].learn(max(-LARGEST, min(LARGEST, log_ratio)))
+        self._alike(flash)[_group(rows)].learn(max(-LARGEST, min(LARGEST, log_ratio)))
 
-    def correction(self, rows: int) -> Correction:
-        """For steps of `rows` rows: what their group learnt, or the nearest one that did."""
-        place = _group(rows)
-        known = [i for i, group in enumerate(self.groups) if group.weight >= 1]
+    def correction(self, rows: int, *, flash: bool = True) -> Correction:
+        """For steps of `rows` rows: what their group learnt, or the nearest one that did. Where
+        nothing was learnt with flash attention (or without), what the other taught holds: most of
+        a step is the same, and a choice between them must not hang on which of them has run."""
+        place, groups = _group(rows), self._alike(flash)
+        if not any(group.weight >= 1 for group in groups):
+            groups = self._alike(not flash)
+        known = [i for i, group in enumerate(groups) if group.weight >= 1]
         if not known:
             return Correction()
         nearest = min(known, key=lambda i: (abs(i - place), i))
-        group = self.groups[nearest]
+        group = groups[nearest]
         trust = min(1.0, group.weight / LEAST_STEPS) / (1 + abs(nearest - place))
         error = NORMAL_90 * math.sqrt(group.variance) + 0.05 * abs(nearest - place)
         return Correction(math.exp(trust * group.mean), error if trust >= 1 else None)
 
     def to_json(self) -> list[list[float]]:
-        """[weight, mean, variance] of each group."""
+        """[weight, mean, variance] of each group; those with flash attention first."""
         return [[g.weight, g.mean, g.variance] for g in self.groups]
+
+    def _alike(self, flash: bool) -> list[_Group]:
+        return self.groups[:GROUPS] if flash else self.groups[GROUPS:]
 
 
 def refinement_from(data: object) -> Refinement:
     """The refinement of `to_json`; an empty one for anything else."""
-    if not isinstance(data, list) or len(data) != GROUPS:
+    if not isinstance(data, list) or len(data) != 2 * GROUPS:
         return Refinement()
     groups = [_group_from(entry) for entry in data]
     return Refinement([group for group in groups if group is not None]) if all(

@@ -17,6 +17,7 @@ from okno.core.load import CELL_PAD, Load
 from okno.core.machine import Machine
 from okno.core.plan import MemoryPlan, PlannedLoad, SpeedPlan
 from okno.core.window import MAX_BATCH_SIZE, KVType, Window
+from okno.plan.attention_choice import settled
 from okno.plan.goals import AUTO_KV_TYPES, SETTLES, Goal, key_of, miss, useful_ctx
 from okno.plan.memory import MemoryModel, check_kv_type
 from okno.plan.words import reasons
@@ -69,13 +70,14 @@ def plan_windows(
 
     memory: bytes of a load on this machine, growing with batch size and ctx. speed None: nothing
     is known of speed, and limits cannot count. template: everything of the load that is not
-    searched (step tokens, mmap, GPU layers, flash attention).
+    searched (step tokens, mmap, GPU layers); its flash attention `auto` becomes `off` in windows
+    that do better without.
 
     Rule of fitting: each device has room for its part, the 90 % margin of the prediction, and
     room_bytes. Where only less is left, windows that fit without that room are allowed.
     """
-    search = _Search(header, memory, speed, goal, template)
     room_bytes = system_room_bytes(machine)
+    search = _Search(header, memory, speed, goal, template, room_bytes)
     fitting = search.fitting(room_bytes)
     is_tight = not fitting
     if is_tight:
@@ -180,7 +182,8 @@ class _Search:
     speed: SpeedModel | None
     goal: Goal
     template: Load
-    found: dict[Window, MemoryPlan] = field(default_factory=dict)
+    room_bytes: int
+    found: dict[Load, MemoryPlan] = field(default_factory=dict)
     rows: dict[tuple[KVType, int], list[PlannedLoad]] = field(default_factory=dict)
 
     @property
@@ -246,9 +249,12 @@ class _Search:
     def _planned(self, batch_size: int, ctx: int, kv_type: KVType) -> PlannedLoad:
         load = window_of(self.template, batch_size, ctx, kv_type)
         memory = self._memory(load)
-        return PlannedLoad(load, memory, self.speed(load) if self.speed and memory.fits else None)
+        if self.speed is None or not memory.fits:
+            return PlannedLoad(load, memory, None)
+        planned = PlannedLoad(load, memory, self.speed(load))
+        return settled(self.header, planned, self._memory, self.speed, self.room_bytes)
 
     def _memory(self, load: Load) -> MemoryPlan:
-        if load.window not in self.found:
-            self.found[load.window] = self.memory.memory(load)
-        return self.found[load.window]
+        if load not in self.found:
+            self.found[load] = self.memory.memory(load)
+        return self.found[load]

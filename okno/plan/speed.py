@@ -6,6 +6,7 @@ from okno.core.calibration import Calibration
 from okno.core.header import ModelHeader
 from okno.core.load import Load
 from okno.core.plan import Figure, SpeedPlan
+from okno.plan.memory_sizes import uses_flash
 from okno.plan.refine import Refinement
 from okno.plan.speed_attention import Batch, Part, batch_of
 from okno.plan.speed_interval import PROMPT_ERROR, interval, relative_error
@@ -15,6 +16,7 @@ from okno.plan.speed_prefill import prompt_s, prompts_at_once_s
 __all__ = ["Planner", "SpeedModel", "predict_speed"]
 
 NOTHING = Figure(0.0, 0.0, 0.0)
+Cache = tuple[str, bool]  # its type, and whether it is read by flash attention
 
 
 def predict_speed(
@@ -42,9 +44,9 @@ class Planner:
         """refinement: what serving this model has taught about its steps."""
         self._header, self._calibration = header, calibration
         self._refinement = refinement or Refinement()
-        self._models: dict[str, SpeedModel] = {}
-        self._decodes: dict[tuple[str, int, int], tuple[float, float]] = {}
-        self._prompts: dict[tuple[str, int, int, int], float] = {}
+        self._models: dict[Cache, SpeedModel] = {}
+        self._decodes: dict[tuple[Cache, int, int], tuple[float, float]] = {}
+        self._prompts: dict[tuple[Cache, int, int, int], float] = {}
 
     def predict(self, load: Load, *, fill_tokens: int, prompt_tokens: int) -> SpeedPlan:
         """fill_tokens: in each sequence's window, at most ctx. prompt_tokens: at most ctx - 1. An
@@ -53,8 +55,8 @@ class Planner:
         fill = max(1, min(fill_tokens, window.ctx) - 1)
         prompt = max(1, min(prompt_tokens, window.ctx - 1))
         ttft, loaded, rate = self._first_tokens(load, prompt)
-        batch_s, batch_error = self._decode(window.kv_type, window.batch_size, fill)
-        alone_s, alone_error = self._decode(window.kv_type, 1, fill)
+        batch_s, batch_error = self._decode(load, window.batch_size, fill)
+        alone_s, alone_error = self._decode(load, 1, fill)
         none = self._header.is_embedding_model
         return SpeedPlan(
             fill_tokens=min(fill_tokens, window.ctx),
@@ -67,35 +69,41 @@ class Planner:
             ttft_loaded_s=loaded,
         )
 
-    def model(self, kv_type: str) -> SpeedModel:
-        """The step times with this type of KV cache."""
-        found = self._models.get(kv_type)
-        if found is None:
-            found = self._models[kv_type] = SpeedModel(self._header, self._calibration, kv_type)
-        return found
+    def model(self, load: Load) -> SpeedModel:
+        """The step times of such a load."""
+        cache = self._cache(load)
+        if cache not in self._models:
+            self._models[cache] = SpeedModel(self._header, self._calibration, *cache)
+        return self._models[cache]
 
-    def _decode(self, kv_type: str, batch_size: int, fill: int) -> tuple[float, float]:
+    def _cache(self, load: Load) -> Cache:
+        """What of a load the time of attention depends on."""
+        return load.window.kv_type, uses_flash(self._header, load)
+
+    def _decode(self, load: Load, batch_size: int, fill: int) -> tuple[float, float]:
         """(seconds, relative error) of a step in which all decode."""
-        key = (kv_type, batch_size, fill)
+        key = (self._cache(load), batch_size, fill)
         if key not in self._decodes:
-            model, batch = self.model(kv_type), batch_of([Part(batch_size, 1, fill)])
+            model, batch = self.model(load), batch_of([Part(batch_size, 1, fill)])
             seconds = model.batch_s(batch, batch_size)
             error = relative_error(model, batch, batch_size)
-            self._decodes[key] = self._refined(batch_size, seconds, error)
+            self._decodes[key] = self._refined(model, batch_size, seconds, error)
         return self._decodes[key]
 
-    def _refined(self, rows: int, seconds: float, error: float) -> tuple[float, float]:
+    def _refined(
+        self, model: SpeedModel, rows: int, seconds: float, error: float
+    ) -> tuple[float, float]:
         """(seconds, relative error) with what steps of so many rows have taught."""
-        learnt = self._refinement.correction(rows)
+        learnt = self._refinement.correction(rows, flash=model.flash)
         return seconds * learnt.factor, error if learnt.error is None else min(error, learnt.error)
 
     def _first_tokens(self, load: Load, prompt: int) -> tuple[Figure, Figure, Figure]:
         """(TTFT alone, TTFT of the last of batch_size at once, prompt tokens/s)."""
         window = load.window
-        model = self.model(window.kv_type)
+        model = self.model(load)
         piece = _typical_piece(prompt, window.step_tokens)
         unsure = PROMPT_ERROR * relative_error(model, piece, 1)
-        factor, error = self._refined(piece.n_rows, 1.0, unsure)
+        factor, error = self._refined(model, piece.n_rows, 1.0, unsure)
         alone = factor * self._prompt_s(model, 1, prompt, window.step_tokens)
         loaded = factor * self._prompt_s(model, window.batch_size, prompt, window.step_tokens)
         return (
@@ -105,7 +113,7 @@ class Planner:
         )
 
     def _prompt_s(self, model: SpeedModel, count: int, tokens: int, step_tokens: int) -> float:
-        key = (model.kv_type, count, tokens, step_tokens)
+        key = ((model.kv_type, model.flash), count, tokens, step_tokens)
         if key not in self._prompts:
             self._prompts[key] = (
                 prompt_s(model, tokens, step_tokens)

@@ -1,9 +1,12 @@
-"""Time of attention over the KV cache, as llama.cpp's CPU flash attention spends it.
+"""Time of attention over the KV cache, as llama.cpp spends it on a CPU.
 
-Source: ggml-cpu/ops.cpp, ggml_compute_forward_flash_attn_ext_f16. A single row splits the cells
-among the threads. Up to 63 rows each row walks every cell of the pool and skips those of others.
+With flash attention (ggml-cpu/ops.cpp, ggml_compute_forward_flash_attn_ext_f16) a single row splits
+the cells among the threads. Up to 63 rows each row walks every cell and skips those of others.
 From 64 rows on (f16 and f32 KV) it works in tiles of 64 rows by 64 cells, computes a tile whole
 however few rows it has, and skips those in which no row sees a cell.
+
+Without it (llama-graph.cpp, build_attn_mha) two products and a softmax go over all walked cells
+for every row, whoever they belong to, at a fraction of the cost of a cell.
 """
 
 from __future__ import annotations
@@ -62,17 +65,21 @@ def padded(cells: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Layers alike, with what they cost and the threads that was measured with."""
+    """Layers alike, with what they cost and the threads that was measured with. flash: with flash
+    attention; False, where the costs know what it is without."""
 
     layers: AttentionLayers
     cost: AttentionCost
     threads: int
+    flash: bool = True
 
     def seconds(self, batch: Batch) -> float:
         """Of all the layers in one step."""
         layers, cost = self.layers, self.cost
         walked = _walked(batch, layers.window)
-        if batch.n_rows == 1:
+        if not self.flash and cost.plain is not None:
+            cell_s = at(cost.plain, batch.n_rows) * batch.n_rows * walked
+        elif batch.n_rows == 1:
             seen = _seen(batch, layers.window)
             cell_s = at(cost.alone, seen) * split_cells(seen, walked, self.threads)
         elif cost.tiled is not None and batch.n_rows >= TILE:

@@ -123,9 +123,10 @@ def _along(points: list[tuple[float, AttentionCost]], place: float) -> Attention
 def _between(low: AttentionCost, high: AttentionCost, part: float) -> AttentionCost:
     """part 0: low, 1: high; beyond, along the same line."""
     tiled = low.tiled and high.tiled and _line(low.tiled, high.tiled, part)
+    plain = low.plain and high.plain and _line(low.plain, high.plain, part)
     return replace(
         low, alone=_line(low.alone, high.alone, part), few=_line(low.few, high.few, part),
-        tiled=tiled,
+        tiled=tiled, plain=plain,
     )  # fmt: skip
 
 
@@ -141,9 +142,12 @@ def _in_proportion(
     cost: AttentionCost, wanted: AttentionCost, base: AttentionCost
 ) -> AttentionCost:
     """`cost`, times what `wanted` costs of `base`. Tiles work out of the caches: as measured."""
+    plain = cost.plain
+    if plain and wanted.plain and base.plain:
+        plain = _times(plain, wanted.plain, base.plain)
     return replace(
         cost, alone=_times(cost.alone, wanted.alone, base.alone),
-        few=_times(cost.few, wanted.few, base.few),
+        few=_times(cost.few, wanted.few, base.few), plain=plain,
     )  # fmt: skip
 
 

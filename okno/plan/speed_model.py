@@ -27,14 +27,23 @@ Floats = NDArray[np.float64]
 
 
 class SpeedModel:
-    """The step time of one model on one machine. Pure; safe to share. kv_type: of the cache."""
+    """The step time of one model on one machine. Pure; safe to share. kv_type: of the cache.
+    flash: with flash attention, as the engine has it by itself. What attention costs without it is
+    measured only by a calibration of the processor; elsewhere it is taken to cost the same."""
 
-    def __init__(self, header: ModelHeader, calibration: Calibration, kv_type: str = "f16") -> None:
-        self.header, self.calibration, self.kv_type = header, calibration, kv_type
+    def __init__(
+        self,
+        header: ModelHeader,
+        calibration: Calibration,
+        kv_type: str = "f16",
+        flash: bool = True,
+    ) -> None:
+        self.header, self.calibration = header, calibration
+        self.kv_type, self.flash = kv_type, flash
         self.work: Work = work_of(header)
         self._attention = tuple(
             Attention(layers, cost_at(calibration.attention, kv_type, layers, header.weights_bytes),
-                      calibration.threads)
+                      calibration.threads, flash)
             for layers in self.work.attention
         )  # fmt: skip
         self._products = self._matrices_table(self.work.every_row)

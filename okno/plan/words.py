@@ -92,6 +92,8 @@ def _reasons(
         yield from missed
     else:
         yield "Speed is not known here, so limits do not count; `okno calibrate` measures it."
+    if pick.load.flash_attention == "off":
+        yield "Flash attention is off: this window is predicted to be faster without."
     yield from _about_batch(pick, fitting, goal, ctx_train)
     yield from _about_ctx(pick, goal, ctx_train)
     yield from _about_kv(pick, fitting, goal, ctx_train)

@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from okno.schedule.checkpoints import is_checkpoint, next_checkpoint
-from okno.schedule.host import HostStore
+from okno.schedule.host import LEAST_TOKENS, HostStore
 from okno.schedule.pool import KVPool
 from okno.schedule.prefix_tree import Node, PrefixTree
 from okno.schedule.sequence import IntBuffer, Sequence
-from okno.schedule.step import Copy, Limits, Operation, Restore, Truncate
-from okno.schedule.worth import Worths
+from okno.schedule.step import Copy, Limits, Operation, Pack, Restore, Share, Truncate
+from okno.schedule.worth import Worths, rank
 
 MIN_SHARED_TOKENS = 8  # a shorter common prefix is not worth an engine operation
 
@@ -42,10 +42,10 @@ class Cache:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.pool = KVPool(limits.pool_cells)
-        self.host = HostStore(limits)
         self.parked: dict[int, Sequence] = {}
         self._tree = PrefixTree()
         self._worths = Worths()
+        self.host = HostStore(limits, self._worths)
         self._free_seqs = list(range(limits.seq_ids - 1, -1, -1))
         self._operations: list[Operation] = []
         self._made = 0  # sequences made here
@@ -63,10 +63,7 @@ class Cache:
         match = self._tree.longest(sequence.known.view()[:-1], sequence.salt)
         if match is None:
             return None
-        places = [(node.end, node) for node in match.path]
-        if not places or places[0][0] < match.length:
-            places.insert(0, (match.length, match.node))
-        for length, node in places:
+        for length, node in match.places():
             if length < MIN_SHARED_TOKENS:
                 return None
             found = self._reuse_at(length, node)
@@ -134,8 +131,8 @@ class Cache:
         self._operations.append(Copy(reuse.donor.seq, sequence.seq, reuse.length))
 
     def _restore(self, sequence: Sequence, reuse: Reuse) -> None:
-        """Bring the donor's state back from host memory, which forgets it unless it is there for
-        others. Without cells for all of it the sequence starts from nothing."""
+        """Bring the donor's state back from host memory, which forgets it if nothing of it is left
+        to come back for. Without cells for all of it the sequence starts from nothing."""
         donor = reuse.donor
         assert sequence.seq is not None
         whole = donor.host_tokens
@@ -144,13 +141,34 @@ class Cache:
         sequence.cells.extend(self.pool.allocate(whole))
         self._operations.append(Restore(donor.host_key, sequence.seq))
         donor.hits += 1
-        if donor.checkpoint:
+        if donor.checkpoint or whole - reuse.length >= LEAST_TOKENS:
             self.host.touch(donor)
         else:
             self._operations.append(self.host.forget(donor))
             self._tree.remove(donor)
         self.cut(sequence, reuse.length)
+        self._share(sequence)
         sequence.hits = donor.hits
+
+    def _share(self, sequence: Sequence) -> None:
+        """A state has come back in cells of its own: what another one in cells begins with too is
+        kept once."""
+        limits = self.limits
+        match = self._tree.longest(sequence.known.view()[: sequence.computed], sequence.salt)
+        if match is None or not (limits.copies and limits.truncates):
+            return
+        for length, node in match.places():
+            donor = next((s for s in node.below() if s.seq is not None), None)
+            if donor is None or length < MIN_SHARED_TOKENS:
+                continue
+            assert donor.seq is not None
+            assert sequence.seq is not None
+            theirs, own = donor.cells.view()[:length], sequence.cells.view()[:length]
+            self.pool.share(theirs)
+            self.pool.release(own)
+            own[:] = theirs
+            self._operations.append(Share(donor.seq, sequence.seq, length))
+            return
 
     def _claim_seq(self, keep: Sequence | None) -> int:
         if not self._free_seqs:
@@ -233,6 +251,30 @@ class Cache:
             self._store(victim, victim.seq, victim.computed)
         self._drop(victim)
 
+    def next_to_store(self) -> Sequence | None:
+        """The parked sequence worth most of those that host memory takes. None when there is none,
+        or when host memory is full of what is worth more than any that is parked."""
+        takes = self.host.takes
+        fitting = [p for p in self.parked.values() if takes(p.computed)]
+        if not fitting:
+            return None
+        best = max(fitting, key=rank)
+        return best if self.host.has_room(best.computed, min(fitting, key=rank)) else None
+
+    def too_short_to_store(self) -> Sequence | None:
+        """A parked sequence that host memory does not take for being short."""
+        short = (p for p in self.parked.values() if p.computed < LEAST_TOKENS)
+        return next(short, None) if self.limits.host_bytes else None
+
+    def pack(self, sequence: Sequence) -> None:
+        """Move the state of `sequence`, which shares no cell, to the lowest free cells."""
+        assert sequence.seq is not None
+        count = sequence.computed
+        self.pool.release(sequence.cells.view())
+        sequence.cells.truncate(0)
+        sequence.cells.extend(self.pool.allocate(count))
+        self._operations.append(Pack(sequence.seq))
+
     def _drop(self, sequence: Sequence) -> None:
         assert sequence.seq is not None
         if sequence.computed:
@@ -288,5 +330,6 @@ class Cache:
         assert sequence.seq is not None
         kept = self._twin(sequence, "kept", tokens)
         kept.checkpoint = True
+        self._worths.touch(kept, tokens)
         self._store(kept, sequence.seq, tokens)
         self._tree.put(kept, tokens)

@@ -14,7 +14,7 @@ class Ahead:
     """A step before its prompt rows are chosen. decodes: rows of sequences that decode;
     decode_cells: cells before them, summed. prompt_depth: cells before the next piece of a prompt;
     prompt_tokens: known of all live prompts and not computed; prompt_end: length of the prompt
-    that ends last. used_cells: of the pool."""
+    that ends last. used_cells: of the pool, up to the highest used one: all are walked."""
 
     decodes: int = 0
     decode_cells: int = 0

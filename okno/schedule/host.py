@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from okno.schedule.sequence import Sequence
 from okno.schedule.step import Forget, Limits, Operation, Save
-from okno.schedule.worth import Worths
+from okno.schedule.worth import Worths, rank
 
 # Fewer tokens are computed again sooner than an engine call per state costs; from here on copying
 # wins by far (134 MB of 4,096 tokens: 13-19 ms each way, computing them: 40 s; facts/engine.md).
@@ -12,15 +12,16 @@ LEAST_TOKENS = 16
 
 
 class HostStore:
-    """Stored sequences, within the bytes of `limits`; the least worthy makes room. pinned: one that
-    is not to be forgotten now, because it is just coming back."""
+    """Stored sequences, within the bytes of `limits`; the least worthy makes room. worths: the same
+    for sequences in cells, so that they compare. pinned: one that is not to be forgotten now,
+    because it is just coming back."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, worths: Worths) -> None:
         self._limits = limits
         self.used_bytes = 0
         self.held: dict[str, Sequence] = {}
         self.pinned: Sequence | None = None
-        self._worths = Worths()
+        self._worths = worths
         self._keys = 0
 
     def takes(self, tokens: int) -> bool:
@@ -28,6 +29,14 @@ class HostStore:
         pinned = 0 if self.pinned is None else self._bytes(self.pinned.host_tokens)
         room = self._limits.host_bytes - pinned
         return tokens >= LEAST_TOKENS and self._bytes(tokens) <= room
+
+    def has_room(self, tokens: int, least: Sequence) -> bool:
+        """A state of so many tokens fits if only what is worth less than `least` is forgotten."""
+        wanted = self._bytes(tokens)
+        if self.used_bytes + wanted <= self._limits.host_bytes:
+            return True
+        kept = sum(self._bytes(s.host_tokens) for s in self.held.values() if rank(s) >= rank(least))
+        return kept + wanted <= self._limits.host_bytes
 
     def store(
         self, sequence: Sequence, seq: int, tokens: int
@@ -46,7 +55,6 @@ class HostStore:
         sequence.host_key, sequence.host_tokens = self._keys, tokens
         self.held[sequence.id] = sequence
         self.used_bytes += self._bytes(tokens)
-        self._worths.touch(sequence, tokens)
         operations.append(Save(seq, self._keys))
         return operations, forgotten
 
@@ -68,7 +76,7 @@ class HostStore:
         self.used_bytes = sum(self._bytes(one.host_tokens) for one in self.held.values())
         over = self.used_bytes - limits.host_bytes
         lost: list[Sequence] = []
-        for one in sorted(self.held.values(), key=lambda s: (s.worth, s.parked_at)):
+        for one in sorted(self.held.values(), key=rank):
             if not keeps or over > 0 or one.host_tokens > limits.pool_cells:
                 over -= self._bytes(one.host_tokens)
                 lost.append(one)

@@ -30,6 +30,7 @@ TRIED = (8, 16, 24, 32, 48)  # rows of a whole step below one tile
 NEARLY = (
     0.95  # of the speed of the best: of those the shortest step beside others, else the longest
 )
+TILES_PAY = 1.2
 WORTH_WAITING = 1.5  # a longer step must compute prompts so much faster
 DECODES_TO_GAP = 2.0
 
@@ -71,9 +72,11 @@ def piece_rows(
     """Prompt rows beside `decodes` decoding ones, at most `most`. seconds: of the step with so many
     prompt rows. rest: what is left over after whole tiles counts against a piece. Where even the
     fewest rows take too long, the fewest."""
+    counts = _counts(most, decodes, rest)
+    if rest is not None and not _tiles_pay(rest.last_s, counts, decodes):
+        rest = None
     tried = [
-        _Tried(rows, max(seconds(rows), 1e-9), *_left_over(rows, decodes, rest))
-        for rows in _counts(most, decodes, rest)
+        _Tried(rows, max(seconds(rows), 1e-9), *_left_over(rows, decodes, rest)) for rows in counts
     ]
     if decodes:
         limit_s, longest_s = (target or Target()).limits_s(seconds(0))
@@ -126,10 +129,19 @@ class _Tried:
         return (self.rows + self.left_rows) / (self.seconds + self.left_s)
 
 
-def _left_over(rows: int, decodes: int, rest: Rest | None) -> tuple[int, float]:
-    """(rows, seconds) of the last piece, if the others after this one are whole tiles."""
+def _tiles_pay(seconds: Callable[[int], float], counts: list[int], decodes: int) -> bool:
+    """At the end of the prompts a whole tile computes rows faster than any smaller piece; else what
+    is left after tiles matters to nobody. seconds: of a last piece."""
     tile = TILE_ROWS - decodes
-    if rest is None or tile <= 0:
+    below = [rows / max(seconds(rows), 1e-9) for rows in counts if rows < tile]
+    return not below or tile / max(seconds(tile), 1e-9) > TILES_PAY * max(below)
+
+
+def _left_over(rows: int, decodes: int, rest: Rest | None) -> tuple[int, float]:
+    """(rows, seconds) of the last piece, if the others after this one are whole tiles. Beside others
+    pieces below a tile are followed by many like them, and the last one weighs little."""
+    tile = TILE_ROWS - decodes
+    if rest is None or tile <= 0 or (decodes and rows < tile):
         return 0, 0.0
     left = max(0, rest.tokens - rows) % tile
     return left, rest.last_s(left) if left else 0.0

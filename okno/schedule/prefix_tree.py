@@ -48,6 +48,13 @@ class Match:
     node: Node
     path: tuple[Node, ...]
 
+    def places(self) -> Iterator[tuple[int, Node]]:
+        """(length, node) of this and all shorter beginnings that end at a node, longest first."""
+        if not self.path or self.path[0].end < self.length:
+            yield self.length, self.node
+        for node in self.path:
+            yield node.end, node
+
 
 class PrefixTree:
     """The computed beginnings of sequences, live and parked, by salt."""

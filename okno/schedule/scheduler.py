@@ -130,7 +130,7 @@ class Scheduler:
             prompt_depth=first.computed if first else 0,
             prompt_tokens=sum(s.remaining for s in prompts),
             prompt_end=len(last.known) if last else 0,
-            used_cells=self.pool.used,
+            used_cells=self.pool.end,
         )
 
     def _take(self, sequence: Sequence, span: Span, found: Sampled) -> None:

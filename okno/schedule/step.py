@@ -48,7 +48,24 @@ class Forget:
     key: int
 
 
-Operation = Copy | Truncate | Save | Restore | Forget
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """The state of `seq`, which shares no cell, moves to the lowest free cells."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`dst`, which begins with the same `length` tokens as `src`, gives up its own cells of them
+    and shares those of `src`."""
+
+    src: int
+    dst: int
+    length: int
+
+
+Operation = Copy | Truncate | Save | Restore | Forget | Pack | Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,9 @@ class Limits:
     truncates: a sequence can be rolled back to any length (plain attention). parks: finished
     sequences are kept for later prefixes. host_bytes: of host memory for states of sequences, each
     of cell_bytes per token and state_bytes beside. outputs: rows with logits in one step at most
-    (never less than batch_size); None: as many as there are rows."""
+    (never less than batch_size); None: as many as there are rows. walk_cells: every step walks the
+    cells of all sequences up to the highest used one, in multiples of so many; 0: each only its
+    own."""
 
     batch_size: int
     seq_ids: int
@@ -119,6 +138,7 @@ class Limits:
     cell_bytes: int = 1
     state_bytes: int = 0
     outputs: int | None = None
+    walk_cells: int = 0
 
     def stored_bytes(self, tokens: int) -> int:
         """Of host memory for the state of a sequence with so many tokens."""

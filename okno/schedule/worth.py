@@ -15,6 +15,11 @@ from okno.schedule.sequence import Sequence
 DEPTH_DOUBLES = 8192
 
 
+def rank(sequence: Sequence) -> tuple[float, int]:
+    """Orders by worth; of equals the one that was of use last is worth more."""
+    return sequence.worth, sequence.parked_at
+
+
 class Worths:
     """Sets and compares the worth of parked sequences."""
 
@@ -31,7 +36,7 @@ class Worths:
 
     def least(self, sequences: Iterable[Sequence]) -> Sequence | None:
         """The one to give up; of equals that of longest ago."""
-        return min(sequences, key=lambda s: (s.worth, s.parked_at), default=None)
+        return min(sequences, key=rank, default=None)
 
     def gave_up(self, sequence: Sequence) -> None:
         """`sequence` was given up for its worth."""

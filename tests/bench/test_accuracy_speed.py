@@ -69,4 +69,5 @@ def test_models_are_named_as_memory_cases_are() -> None:
     found = chosen(accuracy_speed.MODELS, "QWEN3,kv")
     assert [model.name for model in found] == [
         "llama-1b Q4_K_M KV q8_0", "qwen3-0.6b Q8_0", "qwen3-0.6b Q4_K_M",
+        "qwen3-0.6b Q8_0 no-fa",
     ]  # fmt: skip

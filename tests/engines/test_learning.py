@@ -63,7 +63,7 @@ def test_a_lesson_counts_for_the_calibration_it_was_learnt_against(tmp_path):
     model = demo_model().path
     calibrate(database, machine, "2026-01-01T00:00:00+00:00")
     known = learnt(machine, model, database)
-    groups = [[20.0, 0.3, 0.01], *[[0.0, 0.0, 0.03]] * 10]
+    groups = [[20.0, 0.3, 0.01], *[[0.0, 0.0, 0.03]] * 21]
     lesson_keeper(machine, model, known, database)(groups)
     assert learnt(machine, model, database).refinement.to_json() == groups
     calibrate(database, machine, "2026-02-02T00:00:00+00:00")

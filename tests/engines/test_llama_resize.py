@@ -5,21 +5,24 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
 
+from okno.core.calibration import Curve
 from okno.core.errors import BadRequest, DoesNotFit, WindowInUse
 from okno.core.window import WindowChange
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.protocol import ResizeCounts, WorkerOptions
 from okno.engines.resizing import carry_out
+from okno.inspect.hardware.machine import this_machine
+from okno.plan.speed_rough import rough_calibration
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
-from okno.schedule.step import Sampled
+from okno.schedule.step import Sampled, Step
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, options
 
@@ -47,7 +50,7 @@ class Decoding:
         self.texts[id], self.rows[id] = [], []
         self.scheduler.add(Sequence(id, prompt, max_tokens=len(prompt) + answer))
 
-    def step(self) -> None:
+    def step(self) -> Step:
         step = self.scheduler.schedule(256)
         logits = self.engine.execute(step)
         sampled: dict[str, Sampled] = {}
@@ -59,6 +62,7 @@ class Decoding:
             self.texts[span.id].append(token)
             sampled[span.id] = Sampled((token,), len(sequence.known) + 1 >= sequence.max_tokens)
         self.scheduler.update(step, sampled)
+        return step
 
     def finish(self) -> Decoding:
         while self.scheduler.live or len(self.scheduler.waiting):
@@ -194,6 +198,37 @@ def test_another_kv_type_computes_all_again_and_goes_on(undisturbed: Decoding) -
     fresh.finish()
     for id, text in decoding.texts.items():
         assert text == begun[id] + fresh.texts[id]
+
+
+def test_without_flash_attention_states_move_too() -> None:
+    decoding = streams(opened(flash_attention="off"))
+    alone = streams(opened(flash_attention="off")).finish()
+    decoding.resize(WindowChange(ctx=1024))
+    assert decoding.counts[0].recomputed == 0
+    assert decoding.finish().texts == alone.texts
+
+
+def test_a_window_opened_without_flash_attention_stays_so_while_its_states_are_kept() -> None:
+    """What okno chose by itself is not changed under live streams; with another KV type, whose
+    states do not fit anyway, it chooses again: quantised values need flash attention."""
+    decoding = streams(opened(calibration=plain_is_cheap()))
+    assert any("flash attention off" in note for note in decoding.engine.notes)
+    decoding.resize(WindowChange(ctx=1024))
+    assert decoding.counts[0].recomputed == 0
+    assert decoding.engine.load.flash_attention == "off"
+    decoding.resize(WindowChange(kv_type="q8_0"))
+    assert decoding.engine.load.flash_attention == "auto"
+    decoding.finish()
+
+
+def plain_is_cheap() -> dict[str, object]:
+    """A calibration by which flash attention takes nearly all of a step."""
+    dear, cheap = Curve((1,), (1e-6,), (0.0,)), Curve((1,), (1e-15,), (0.0,))
+    made = rough_calibration(this_machine(), "cpu")
+    costs = tuple(
+        replace(cost, alone=dear, few=dear, tiled=dear, plain=cheap) for cost in made.attention
+    )
+    return replace(made, attention=costs).to_json()
 
 
 SHAPES = ("gemma3-tiny", "gpt-oss-tiny", "mamba2-tiny", "granite-tiny", "lfm2-tiny")

@@ -82,3 +82,15 @@ def test_no_observation_breaks_it(rows: int, predicted: float, measured: float) 
     refinement.observe(rows, predicted, measured)
     for count in (1, 7, 64, 5000):
         assert 0.1 < refinement.correction(count).factor < 10
+
+
+def test_steps_without_flash_attention_teach_on_their_own_and_for_those_with_it_at_first() -> None:
+    learnt = Refinement()
+    for _ in range(20):
+        learnt.observe(16, 0.1, 0.2, flash=False)
+    assert learnt.correction(16).factor == learnt.correction(16, flash=False).factor
+    for _ in range(20):
+        learnt.observe(16, 0.1, 0.1)
+    again = refinement_from(learnt.to_json())
+    assert again.correction(16, flash=False).factor == pytest.approx(2, rel=0.01)
+    assert again.correction(16).factor == pytest.approx(1, rel=0.01)

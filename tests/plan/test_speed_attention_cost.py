@@ -112,3 +112,26 @@ def test_what_passes_between_two_attentions_counts_by_its_logarithm() -> None:
     assert at(common, 10**10) == pytest.approx((40, 90))
     assert at(layers(8, 2), 10**8) == pytest.approx((10, 10)), "a shape that does not mind"
     assert at(layers(16, 8), 10**8) == pytest.approx((48, 120)), "in proportion to the nearest"
+
+
+def test_costs_without_flash_attention_lie_between_those_measured_too() -> None:
+    plain = {
+        64: Curve((1, 64), (10.0, 4.0), (0.0, 0.0)),
+        128: Curve((1, 64), (20.0, 6.0), (0.0, 0.0)),
+    }
+    some = tuple(replace(cost("f16", n, 32, 8, 20, 30), plain=plain[n]) for n in (64, 128))
+    found = cost_at(some, "f16", layers(32, 8, 96), 0).plain
+    assert found is not None
+    assert found.seconds == pytest.approx((15, 5))
+    assert (
+        cost_at((replace(some[0], plain=None), some[1]), "f16", layers(32, 8, 96), 0).plain is None
+    )
+
+
+def test_costs_without_flash_attention_follow_what_passes_between_two_attentions() -> None:
+    near = replace(cost("f16", 64, 32, 8, 20, 30), swept_bytes=10**6,
+                   plain=Curve((1, 64), (10.0, 4.0), (0.0, 0.0)))  # fmt: skip
+    far = replace(near, swept_bytes=10**8, plain=Curve((1, 16), (15.0, 4.0), (0.0, 0.0)))
+    found = cost_at((near, far), "f16", layers(32, 8), 10**8).plain
+    assert found is not None
+    assert found.seconds[0] == pytest.approx(15)

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from okno.schedule.resize import Moves
 from okno.schedule.scheduler import Scheduler
-from okno.schedule.step import Copy, Forget, Limits, Operation, Restore, Save, Step, Truncate
+from okno.schedule.step import (
+    Copy,
+    Forget,
+    Limits,
+    Operation,
+    Pack,
+    Restore,
+    Save,
+    Share,
+    Step,
+    Truncate,
+)
 
 
 @dataclass
@@ -43,8 +55,23 @@ class MirrorCache:
             elif isinstance(operation, Restore):
                 assert not self.held.get(operation.seq), "a state comes back to an empty sequence"
                 self.held[operation.seq] = [(object(), t) for t in self.host[operation.key]]
-            else:
+            elif isinstance(operation, Pack):
+                own = {id(cell) for cell, _ in self.held[operation.seq]}
+                others = (row for seq, row in self.held.items() if seq != operation.seq)
+                assert own.isdisjoint(id(cell) for row in others for cell, _ in row)
+                self.held[operation.seq] = [(object(), t) for _, t in self.held[operation.seq]]
+            elif isinstance(operation, Share):
+                assert self.limits.copies
+                assert self.limits.truncates
+                source, row = self.held[operation.src], self.held[operation.dst]
+                begin = source[: operation.length]
+                assert len(begin) == operation.length
+                assert [t for _, t in begin] == [t for _, t in row[: operation.length]]
+                row[: operation.length] = begin
+            elif isinstance(operation, Forget):
                 del self.host[operation.key]
+            else:
+                assert_never(operation)
             assert self.used <= self.limits.pool_cells
             stored = sum(map(len, self.host.values()))
             assert stored <= self.limits.host_bytes or isinstance(operation, Forget)

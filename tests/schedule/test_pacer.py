@@ -116,3 +116,15 @@ def test_what_remains_after_whole_tiles_is_computed_first() -> None:
 def test_no_more_rows_are_paced_than_there_are() -> None:
     rest = Rest(20, line(1e-3))
     assert piece_rows(line(1e-3), 256, rest=rest) == 20
+
+
+def test_where_rows_cost_the_same_in_any_number_what_is_left_of_a_prompt_decides_nothing() -> None:
+    """Without tiles: 5 rows beside 3 decoding ones compute 36 rows/s and 13 compute 65. The 56 rows
+    that 5 would leave after whole tiles hid that."""
+
+    def seconds(rows: int) -> float:
+        return 0.093 + 0.0083 * max(0, rows - 1)
+
+    for tokens in range(200, 1900, 7):
+        rest = Rest(tokens, lambda rows: seconds(rows) + 0.05)
+        assert piece_rows(seconds, 253, 3, rest=rest) >= 13

@@ -1,0 +1,74 @@
+"""Whether a window is served with flash attention or without.
+
+With it a step skips the cells of other sequences and stores no scores; without it a cell costs a
+fraction as much on a CPU below 64 rows, but every row computes every cell of the pool. So few
+sequences do better without, many with it, and where the border lies is a matter of the model's
+heads and the machine: of its calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import sqrt
+
+from okno.core.header import ModelHeader
+from okno.core.load import Load
+from okno.core.plan import Figure, MemoryPlan, PlannedLoad, SpeedPlan
+from okno.core.window import Window
+
+ANSWER_TOKENS = 128
+LEAST_GAIN = 1.05
+STEP_TOKENS = 64
+# Flash attention keeps no scores; without it a window may take so much more memory.
+MORE_SHARE, MORE_BYTES = 0.25, 64 * 2**20
+
+
+def settled(
+    header: ModelHeader,
+    planned: PlannedLoad,
+    memory: Callable[[Load], MemoryPlan],
+    speed: Callable[[Load], SpeedPlan],
+    room_bytes: int = 0,
+) -> PlannedLoad:
+    """`planned` without flash attention, where that was left to okno, is predicted to be at least
+    LEAST_GAIN times as fast (and not slower in a full batch), and fits, leaving room_bytes, in not
+    much more memory."""
+    load = planned.load
+    if load.flash_attention != "auto" or planned.speed is None or not _may_go_without(header, load):
+        return planned
+    without = replace(load, flash_attention="off", window=_in_small_steps(load.window))
+    quicker = speed(without)
+    if _gain(planned.speed, quicker) < LEAST_GAIN:
+        return planned
+    needed = memory(without)
+    more_bytes = needed.needed_bytes - planned.memory.needed_bytes
+    allowed_bytes = max(MORE_BYTES, MORE_SHARE * planned.memory.needed_bytes)
+    if more_bytes > allowed_bytes or needed.over_bytes(room_bytes):
+        return planned
+    return PlannedLoad(without, needed, quicker)
+
+
+def _may_go_without(header: ModelHeader, load: Load) -> bool:
+    """Quantised values need flash attention; of latent ones (MLA) the cost is not measured."""
+    is_latent = any(layer.k_width and not layer.v_width for layer in header.layers)
+    return load.window.kv_type == "f16" and not is_latent and not header.is_embedding_model
+
+
+def _in_small_steps(window: Window) -> Window:
+    """The scores take step_tokens rows of all cells, and more rows than these gain nothing."""
+    rows = min(window.step_tokens, max(STEP_TOKENS, window.batch_size))
+    return replace(window, step_tokens=rows)
+
+
+def _gain(with_it: SpeedPlan, without: SpeedPlan) -> float:
+    """How many times as many requests are answered in a time: the mean of one by one and in full
+    batches, but no gain at all where full batches lose."""
+    alone = _request_s(with_it, with_it.alone_tok_s) / _request_s(without, without.alone_tok_s)
+    full = _request_s(with_it, with_it.total_tok_s) / _request_s(without, without.total_tok_s)
+    return sqrt(alone * full) if full >= 1 else full
+
+
+def _request_s(speed: SpeedPlan, rate: Figure) -> float:
+    """What a request takes of the engine's time: its prompt, and ANSWER_TOKENS at `rate`."""
+    return speed.ttft_s.value + ANSWER_TOKENS / rate.value

@@ -1,0 +1,134 @@
+"""Flash attention is left out where the calibration says so, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from okno.core.calibration import Calibration, Curve
+from okno.core.load import Load
+from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan, PlannedLoad, SpeedPlan
+from okno.core.window import Window
+from okno.plan.attention_choice import MORE_SHARE, settled
+from okno.plan.goals import Goal
+from okno.plan.search import plan_windows
+from okno.plan.speed import Planner
+from okno.plan.speed_attention import Part, batch_of
+from tests.plan.fakes import MIB, a_machine
+from tests.plan.speed_cases import calibration, header, load
+
+HEADER = header()
+KV_BYTES = 1024
+FREE = 64 << 30
+
+
+def without(cell_s: float = 4e-9) -> Calibration:
+    """A cell costs a fifth of what flash attention makes of it, but for every row."""
+    known = calibration()
+    plain = Curve((1, 64), (cell_s, cell_s), (0.01, 0.01))
+    return replace(known, attention=tuple(replace(cost, plain=plain) for cost in known.attention))
+
+
+class Memory:
+    """Without flash attention the scores are stored."""
+
+    def __init__(self, free_bytes: int = FREE, score_bytes: int = 32) -> None:
+        self.free_bytes, self.score_bytes = free_bytes, score_bytes
+
+    def memory(self, load: Load) -> MemoryPlan:
+        cells = load.window.kv_pool_tokens
+        scores = self.score_bytes * cells if load.flash_attention == "off" else 0
+        parts = MemoryParts(weights_bytes=400 * MIB, kv_bytes=KV_BYTES * cells,
+                            compute_bytes=scores)  # fmt: skip
+        return MemoryPlan((DeviceMemory("cpu", parts, self.free_bytes),), "closed form")
+
+
+def speed(known: Calibration, one: Load) -> SpeedPlan:
+    fill = one.window.ctx // 2
+    return Planner(HEADER, known).predict(one, fill_tokens=fill, prompt_tokens=256)
+
+
+def choice(one: Load, known: Calibration, memory: Memory | None = None) -> str:
+    memory, predict = memory or Memory(), partial(speed, known)
+    planned = PlannedLoad(one, memory.memory(one), predict(one))
+    found = settled(HEADER, planned, memory.memory, predict)
+    assert found.load.window.kv_pool_tokens == one.window.kv_pool_tokens
+    assert found.memory == memory.memory(found.load)
+    assert found.speed == predict(found.load)
+    return found.load.flash_attention
+
+
+def test_few_sequences_do_without_and_many_do_with():
+    assert choice(load(batch=1), without()) == "off"
+    assert choice(load(batch=2, ctx=2048), without()) == "off"
+    assert choice(load(batch=32, ctx=2048), without()) == "auto"
+
+
+def test_where_it_was_not_measured_it_stays():
+    assert choice(load(batch=1), calibration()) == "auto"
+
+
+@pytest.mark.parametrize("asked", ["on", "off"])
+def test_what_was_asked_stays(asked):
+    window = Window(1, 2048, 2048)
+    assert choice(Load(window, flash_attention=asked), without()) == asked
+
+
+def test_a_small_gain_is_not_worth_it():
+    assert choice(load(batch=1), without(cell_s=20e-9)) == "auto"
+
+
+def test_quantised_values_keep_it():
+    assert choice(load(batch=1, kv_type="q8_0"), without()) == "auto"
+
+
+def test_latent_attention_keeps_it():
+    layers = tuple(replace(layer, v_width=0) for layer in HEADER.layers)
+    one, predict = load(batch=1), partial(speed, without())
+    planned = PlannedLoad(one, Memory().memory(one), predict(one))
+    found = settled(replace(HEADER, layers=layers), planned, Memory().memory, predict)
+    assert found == planned
+
+
+def test_not_at_the_price_of_much_memory_or_of_what_is_not_there():
+    one = load(batch=1)
+    with_it = Memory().memory(one).needed_bytes
+    costly = int(MORE_SHARE * with_it / one.window.kv_pool_tokens) + 1
+    assert choice(one, without(), Memory(score_bytes=costly)) == "auto"
+    assert choice(one, without(), Memory(free_bytes=with_it)) == "auto"
+
+
+def test_a_search_finds_the_same_windows_as_with_flash_attention_alone():
+    """What fits is decided with it; without it is a matter of speed."""
+    memory, machine = Memory(free_bytes=600 * MIB), a_machine(600 * MIB)
+    goal = Goal(ctx=2048)
+    free = plan_windows(HEADER, machine, memory, partial(speed, without()), goal)
+    held = plan_windows(
+        HEADER, machine, memory, partial(speed, without()), goal,
+        template=Load(Window(1, 512, 512), flash_attention="on"),
+    )  # fmt: skip
+    assert [sizes(one) for one in free.loads] == [sizes(one) for one in held.loads]
+    assert {one.load.flash_attention for one in free.loads} == {"auto", "off"}
+
+
+def sizes(planned: PlannedLoad) -> tuple[int, int]:
+    return planned.load.window.batch_size, planned.load.window.ctx
+
+
+def test_without_it_steps_are_small_because_their_scores_are_stored():
+    one, predict = load(batch=1), partial(speed, without())
+    planned = PlannedLoad(one, Memory().memory(one), predict(one))
+    found = settled(HEADER, planned, Memory().memory, predict)
+    assert found.load.window.step_tokens == 64 < one.window.step_tokens
+
+
+def test_without_it_a_row_pays_for_the_cells_of_others():
+    planner = Planner(HEADER, without())
+    model = planner.model(replace(load(), flash_attention="off"))
+    alone = model.attention_s(batch_of([Part(1, 1, 1000)]))
+    beside = model.attention_s(batch_of([Part(1, 1, 1000)], parked_cells=10 * 1024))
+    assert beside == pytest.approx(11 * alone, rel=0.02)
+    both = model.attention_s(batch_of([Part(2, 1, 1000)]))
+    assert both == pytest.approx(4 * alone, rel=0.02)
