@@ -19,7 +19,7 @@ from okno.core.window import KVType
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems
 from okno.engines.llama_numbers import FLASH, KV_TYPES
-from okno.engines.llama_vocab import LlamaVocabulary
+from okno.engines.llama_vocab import vocabulary_of_model
 from okno.engines.protocol import WorkerOptions
 from okno.schedule.step import Span
 
@@ -47,7 +47,7 @@ class DepthModel:
             )
         self.name = name
         self.model = model
-        self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(model.pointer))
+        self.vocab = vocabulary_of_model(model.pointer)
         self.job = job
         self.threads = RawOptions(threads=job.threads).n_threads(model.size_bytes)
         self.rows = max(MIN_ROWS, min(MAX_ROWS, LOGITS_BYTES // (4 * self.vocab.n_tokens)))

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ from okno.bench.tensors import Shape
 
 SHAPES = ("llama-13b", "llama-1b", "tiny", "mha-tiny")
 DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "F16": np.dtype("<f2")}
-# Root of the mean square of numbers of 4 bits around 8, when all are equally frequent.
-SPREAD = {4: 4.637, 8: 73.9}
+# Numbers of real layers: spread around the middle like a normal distribution whose largest of 128
+# is the largest that the bits hold.
+SPREAD = {4: 2.9, 8: 48.0}
+ZERO_SPREAD = 0.125  # of that: zero points of asymmetric layers around the middle
 Array = npt.NDArray[Any]
 
 
@@ -169,8 +172,27 @@ def _values(entry: Entry, options: Options) -> Array:
         word = sum(zero << shift for shift in range(0, 32, options.bits))
         return np.full(entry.shape, word, np.uint32).view(kind)
     if entry.dtype == "I32":
-        return np.frombuffer(rng.bytes(entry.n_bytes), kind).reshape(entry.shape)
+        is_zero = entry.name.endswith(".qzeros")
+        words = _words(rng, entry.n_bytes, options.bits, ZERO_SPREAD if is_zero else 1.0)
+        return words.view(kind).reshape(entry.shape)
     return _floats(entry, options, rng).astype(kind)
+
+
+def _words(
+    rng: np.random.Generator, n_bytes: int, bits: int, spread: float
+) -> npt.NDArray[np.uint8]:
+    """Numbers of so many bits, packed: drawn by a table from random bytes."""
+    normal = NormalDist(2 ** (bits - 1), spread * SPREAD[bits])
+    drawn = [round(normal.inv_cdf((n + 0.5) / 256)) for n in range(256)]
+    table = np.clip(drawn, 0, 2**bits - 1).astype(np.uint8)
+    per_byte = 8 // bits
+    found = table[np.frombuffer(rng.bytes(n_bytes * per_byte), np.uint8)]
+    if per_byte == 1:
+        return found
+    low, high = found[:n_bytes], found[n_bytes:]
+    np.left_shift(high, np.uint8(4), out=high)
+    np.bitwise_or(low, high, out=low)
+    return low
 
 
 def _floats(entry: Entry, options: Options, rng: np.random.Generator) -> Array:

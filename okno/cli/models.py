@@ -17,7 +17,8 @@ from okno.config.load import load
 from okno.core.errors import OknoError
 from okno.core.header import ModelHeader
 from okno.inspect.header import read_header
-from okno.inspect.hub_cache import hub_cache, interrupted, list_hub
+from okno.inspect.hub_cache import interrupted, list_hub
+from okno.inspect.hub_home import hub_cache
 from okno.inspect.listing import Checkpoint, LocalModel, list_folder
 from okno.inspect.models import demo_model, models_folder
 

@@ -12,7 +12,7 @@ from okno.cli.text import for_stderr
 from okno.config.settings import ServeSettings
 from okno.convert.obtain import Listener, obtain
 from okno.convert.progress import Progress
-from okno.convert.wants import Wants
+from okno.convert.wants import FourBit, Wants
 from okno.core.errors import BadSetting, DoesNotFit
 from okno.inspect.listing import LocalModel
 from okno.inspect.models import models_folder
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from okno.convert.fetch_plan import FetchPlan
 
 Say = Callable[[str], None]
-FOUR_BIT = "q4_k_m"
 
 
 def remark(text: str) -> None:
@@ -60,7 +59,18 @@ def wants_of(settings: ServeSettings) -> Wants:
             "--load-in-8bit and --load-in-4bit contradict each other. Leave one of them out.",
             param="load_in_4bit",
         )
-    return Wants(4 if settings.load_in_4bit else 8 if settings.load_in_8bit else None)
+    if settings.load_in_4bit:
+        return Wants(4, four_bit_here())
+    return Wants(8 if settings.load_in_8bit else None)
+
+
+def four_bit_here() -> FourBit:
+    """What 4 bits are stored as on this machine."""
+    from okno.advisor.four_bit import four_bit_type
+    from okno.advisor.learnt import learnt
+    from okno.inspect.hardware.machine import this_machine
+
+    return four_bit_type(learnt(this_machine(), None).calibration)
 
 
 def plan_of(settings: ServeSettings, wants: Wants) -> PlanRequest:
@@ -69,7 +79,7 @@ def plan_of(settings: ServeSettings, wants: Wants) -> PlanRequest:
     from okno.inspect.hardware.overrides import Overrides
 
     words = Words(
-        quant={8: "q8_0", 4: FOUR_BIT}.get(wants.bits or 0), batch_size=settings.batch_size,
+        quant=wants.file_type and wants.file_type.lower(), batch_size=settings.batch_size,
         ctx=settings.ctx, prefer=settings.prefer, max_ttft=settings.max_ttft,
         min_tok_s=settings.min_tok_s,
     )  # fmt: skip

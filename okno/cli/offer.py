@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from okno.cli.text import size
 from okno.convert.disk import free_bytes_at
+from okno.convert.obtain import is_plain
 from okno.core.errors import OknoError
+from okno.inspect.header import read_header
 
 if TYPE_CHECKING:
     from okno.advisor.report import PlanReport
@@ -30,9 +32,10 @@ def offer_of(plan: FetchPlan, request: PlanRequest) -> Offer:
     """`plan` in words, and how it would run as `request` asks (its model is set here)."""
     from okno.advisor.planning import make_plan
 
-    lines = tuple(_files(plan))
+    lines, address = tuple(_files(plan)), address_of(plan)
     try:
-        report = make_plan(replace(request, model=address_of(plan)))
+        quant = request.quant if request.quant and is_plain(read_header(address)) else None
+        report = make_plan(replace(request, model=address, quant=quant))
     except OknoError as error:
         why = f"How it would run here cannot be said before it is here: {error.message}"
         return Offer((*lines, why), None)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from okno.cli.chat_client import ChatClient, ServerInfo
-from okno.cli.obtaining import obtained
+from okno.cli.obtaining import obtained, wants_of
 from okno.cli.options import GivenFlags
 from okno.cli.private_server import PrivateServer
 from okno.cli.progress import loading
@@ -47,7 +47,7 @@ def _found(
 ) -> Partner:
     if url is not None:
         return _asked(stack, loaded, url)
-    model = obtained(loaded.settings.model, loaded.settings, say=say)
+    model = obtained(loaded.settings.model, loaded.settings, wants_of(loaded.settings), say)
     running = _running(stack, loaded, model.name)
     if running is not None:
         say(f"Using the server at {running.info.url}.")

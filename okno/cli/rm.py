@@ -13,7 +13,8 @@ from okno.cli.text import for_stderr, size
 from okno.config.load import load
 from okno.config.settings import ServeSettings
 from okno.core.errors import BadSetting
-from okno.inspect.hub_cache import hub_cache
+from okno.inspect.hub_home import hub_cache
+from okno.inspect.listing import list_folder
 from okno.inspect.models import models_folder
 
 EPILOG = (
@@ -40,7 +41,7 @@ def rm(
     settings = load(given, os.environ).settings
     cache = hub_cache()
     found = find_removal(name, models_folder(settings.models_dir), cache, converted_folder())
-    _refuse_served(settings, found.name)
+    _refuse_served(settings, found.models)
     told = f"{found.name}: {found.what}, {size(found.size_bytes)}"
     for path in found.files:
         _remark(str(path))
@@ -51,10 +52,18 @@ def rm(
         return 1
     remove(found, cache)
     _remark(f"Removed {told}.")
+    for made in list_folder(converted_folder()).models:
+        if any(made.name.startswith(last_of(name)) for name in found.models):
+            _remark(f"{made.name}, made of it, stays: {size(made.size_bytes)}.")
     return 0
 
 
-def _refuse_served(settings: ServeSettings, name: str) -> None:
+def last_of(name: str) -> str:
+    """A model's name without its owner: what files made of it begin with."""
+    return name.rsplit("/", 1)[-1]
+
+
+def _refuse_served(settings: ServeSettings, names: tuple[str, ...]) -> None:
     """A running server would not find its model again after a crash."""
     from okno.cli.chat_client import ChatClient
     from okno.cli.partner import local_url
@@ -64,8 +73,8 @@ def _refuse_served(settings: ServeSettings, name: str) -> None:
         info = client.probe()
     finally:
         client.close()
-    if info is not None and info.model == name:
-        raise BadSetting(f"{name} is being served at {info.url}. Stop that server first.")
+    if info is not None and info.model in names:
+        raise BadSetting(f"{info.model} is being served at {info.url}. Stop that server first.")
 
 
 def _remark(text: str) -> None:

@@ -44,7 +44,7 @@ def serve(
     try:
         with closing(reporter):
             loaded = load(given, os.environ)
-            model = _model(loaded, reporter)
+            model = _model(loaded, reporter, private=private)
             loaded = with_own_settings(loaded, model)
             for note in [] if private else [*loaded.notes, *_notes(loaded)]:
                 reporter.note(note)
@@ -84,9 +84,9 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
         run(serving(options, server, settings.hang_timeout, reporter, keep, trace))
 
 
-def _model(loaded: Loaded, reporter: Reporter) -> LocalModel | None:
+def _model(loaded: Loaded, reporter: Reporter, *, private: bool) -> LocalModel | None:
     """The model in a file to load: found here, or fetched and made ready first. None for the
-    scripted engine, which has none."""
+    scripted engine, which has none. private: who started this has been told."""
     settings = loaded.settings
     if settings.engine == "scripted":
         return None
@@ -94,7 +94,8 @@ def _model(loaded: Loaded, reporter: Reporter) -> LocalModel | None:
     spelled = loaded.given[BITS_SETTINGS[wants.bits]].spelled if wants.bits else ""
 
     def say(text: str) -> None:
-        reporter.note(f"{spelled}: {text}" if spelled else text)
+        if not private:
+            reporter.note(f"{spelled}: {text}" if spelled else text)
 
     with reporter.working() as progress:
         return obtained_with(settings.model, settings, wants, say, progress)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from okno.cli.keeping import kept
-from okno.cli.obtaining import obtained
+from okno.cli.obtaining import obtained, wants_of
 from okno.cli.options import GOAL_SETTINGS, GivenFlags, with_settings
 from okno.config.load import load
 from okno.core.errors import BadSetting, DoesNotFit
@@ -65,7 +65,7 @@ def tune(
 
     loaded = load(given, os.environ)
     settings = loaded.settings
-    path = str(obtained(model, settings).path)
+    path = str(obtained(model, settings, wants_of(settings)).path)
     words = Words(
         model=path, prefer=settings.prefer, max_ttft=settings.max_ttft,
         min_tok_s=settings.min_tok_s, ctx=ctx, prompt_tokens=prompt_tokens, kv_type=kv_type,

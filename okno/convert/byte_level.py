@@ -24,7 +24,10 @@ def byte_level_fields(files: TokenizerFiles, n_vocab: int) -> dict[str, Field]:
     tokens = {id_: Token(text) for text, id_ in vocab.items()}
     add_tokens(tokens, tokenizer.added_tokens, n_vocab)
     listed = padded(tokens, n_vocab, where)
-    return {
+    composes: dict[str, Field] = (
+        {"tokenizer.okno.nfc": True} if normalizers(tokenizer.normalizer) else {}
+    )
+    return composes | {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pre.name,
         "tokenizer.ggml.tokens": tuple(token.text for token in listed),

@@ -11,8 +11,9 @@ import okno
 from okno.convert.hub_errors import explained, offline
 from okno.convert.hub_files import HubFile, needed
 from okno.core.errors import SourceUnreachable
-from okno.inspect.hub_cache import COMMIT, SNAPSHOTS, hub_cache
-from okno.inspect.source_hub import Reference, endpoint, is_offline
+from okno.inspect.hub_cache import COMMIT, SNAPSHOTS
+from okno.inspect.hub_home import hub_cache, is_offline
+from okno.inspect.source_hub import Reference, endpoint
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

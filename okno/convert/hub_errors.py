@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from okno.convert.disk import no_room
 from okno.core.errors import AccessDenied, ModelNotFound, OknoError, SourceUnreachable
+from okno.inspect.hub_home import hub_token
 from okno.inspect.source_hub import Reference, endpoint
 
 TOKEN_HELP = "Give an access token as HF_TOKEN, or log in with `hf auth login`."
@@ -50,7 +50,7 @@ def _refused(reference: Reference, status: int, code: str) -> OknoError:
             f"{where} is gated: its publisher shows it after you accept the licence at "
             f"{endpoint()}/{where}. Do that with your account. {TOKEN_HELP}"
         )
-    if status == 401 and _has_token():
+    if status == 401 and hub_token():
         return AccessDenied(
             f"{where} may not be read (401): the hub does not accept the access token (HF_TOKEN, "
             "or that of `hf auth login`), or it may not see this repository. Check the name, or "
@@ -82,9 +82,3 @@ def _unreachable(reference: Reference, error: Exception) -> SourceUnreachable:
         "Check the network (HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy); what was downloaded "
         "is kept, and the same command goes on from there."
     )
-
-
-def _has_token() -> bool:
-    from huggingface_hub import get_token
-
-    return bool(os.environ.get("HF_TOKEN") or get_token())

@@ -14,6 +14,7 @@ from okno.convert.fetch_plan import FetchPlan, plan_fetch
 from okno.convert.progress import Progress, silent
 from okno.convert.wants import Wants
 from okno.core.errors import OknoError
+from okno.core.header import ModelHeader
 from okno.inspect.catalog import candidates_in_catalog
 from okno.inspect.gguf import stored_type
 from okno.inspect.gguf_types import bits_of
@@ -23,7 +24,6 @@ from okno.inspect.models import NotHere, find_local
 from okno.inspect.source_hub import Reference, parse_reference
 
 UNQUANTISED = ("F32", "F16", "BF16")
-MIN_UNQUANTISED_BITS = 16
 
 
 def _nothing(_: FetchPlan) -> None:
@@ -100,14 +100,21 @@ def _quantised(model: LocalModel, wants: Wants, to: Listener) -> LocalModel:
     if stored in UNQUANTISED:
         from okno.convert.requantise import requantised
 
-        return replace(requantised(model, wants, to.progress), name=model.name, source=model.path)
+        made = requantised(model, wants, to.progress)
+        to.say(_made(model.path.name, stored, made.path))
+        return replace(made, name=model.name, source=model.path)
     to.say(_as_stored(model.path.name, stored, wants.bits))
     return model
 
 
+def _made(name: str, stored: str, path: Path) -> str:
+    """Which file is served instead."""
+    return f"{name} ({stored}) is served as {stored_type(path)}, made once and kept: {path}."
+
+
 def _as_stored(name: str, stored: str | None, wanted_bits: int) -> str:
     """Why a GGUF file stays as it is."""
-    bits = bits_of(stored) if stored else None
+    bits = bits_of(stored.rpartition("-")[2]) if stored else None
     if bits is not None and bits <= wanted_bits:
         return (
             f"the weights in {name} are already quantised ({stored}). Nothing would be gained: "
@@ -115,9 +122,9 @@ def _as_stored(name: str, stored: str | None, wanted_bits: int) -> str:
         )
     told = f" ({stored})" if stored else ""
     return (
-        f"{name} is served as it is stored{told}: okno quantises {', '.join(UNQUANTISED)} only, "
-        "because what is quantised twice is worse than it need be. A file with "
-        f"{wanted_bits}-bit weights needs less memory."
+        f"{name} keeps its weights as they are stored{told}: okno quantises "
+        f"{', '.join(UNQUANTISED)} only, because what is quantised twice is worse than it need be. "
+        f"A file with {wanted_bits}-bit weights needs less memory."
     )
 
 
@@ -126,11 +133,15 @@ def _kept(found: Checkpoint, wants: Wants, to: Listener) -> Wants:
     if wants.bits is None:
         return wants
     try:
-        stored = read_header(found.path).file_type
+        header = read_header(found.path)
     except OknoError:
         return wants  # the converter says what is wrong with it
-    bits = bits_of(stored.rpartition("-")[2])
-    if bits is None or bits >= MIN_UNQUANTISED_BITS:
+    if is_plain(header):
         return wants
-    to.say(_as_stored(found.name, stored, max(bits, wants.bits)))
+    to.say(_as_stored(found.name, header.file_type, wants.bits))
     return Wants()
+
+
+def is_plain(header: ModelHeader) -> bool:
+    """Its weights are not quantised yet."""
+    return header.file_type in UNQUANTISED

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from okno.convert.fields import Field
 from okno.convert.packed_targets import PackedTarget, is_reordered
 from okno.convert.repack import Report
+
+HOWS = ("exact", "rounded", "requantised")
 
 
 def notes_on_packed(packed: Mapping[str, PackedTarget]) -> tuple[str, ...]:
@@ -35,6 +38,23 @@ def notes_on_packed(packed: Mapping[str, PackedTarget]) -> tuple[str, ...]:
             "adapters for the original do not fit the converted file."
         )
     return (*found, *_grown(reports))
+
+
+def fields_on_packed(packed: Mapping[str, PackedTarget]) -> dict[str, Field]:
+    """For the header of the file. `okno.packed`: what became of each tensor, a line each: its name,
+    type, how, and the error in steps (of its worst layer), which is 0 until it is written; as long
+    before as after. `okno.reordered`: adapters for the checkpoint do not fit
+    (okno/inspect/adapter.py)."""
+    if not packed:
+        return {}
+    lines = []
+    for name, target in packed.items():
+        hows = [part.how for part in target.parts]
+        how = max(hows, key=HOWS.index)
+        worst = max((report.error_steps for report in target.reports.values()), default=0.0)
+        lines.append(f"{name} {target.ggml_type} {how} {min(worst, 9.9999):.4f}")
+    found: dict[str, Field] = {"okno.packed": "\n".join(lines)}
+    return found | ({"okno.reordered": True} if is_reordered(packed) else {})
 
 
 def _grown(reports: list[Report]) -> tuple[str, ...]:

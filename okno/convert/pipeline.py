@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ from okno.convert.packed_jobs import packed_jobs
 from okno.convert.planned import Planned
 from okno.convert.progress import Progress
 from okno.convert.work import Job, plain_jobs
+from okno.core.header import TensorInfo
 from okno.inspect.gguf_write import gguf_header, padded
 
 STAGE = "Converting"
@@ -27,15 +28,16 @@ class Meter:
     """How far the work is. Tells `progress` at most ten times a second."""
 
     progress: Progress
-    total_bytes: int
+    stage: str
     clock: Callable[[], float] = time.monotonic
-    done_bytes: int = 0
+    total_bytes: int = field(default=0, init=False)
+    done_bytes: int = field(default=0, init=False)
     began_s: float = field(default=0.0, init=False)
     told_s: float = field(default=-1.0, init=False)
 
-    def __post_init__(self) -> None:
-        self.began_s = self.clock()
-        self.progress(STAGE, 0, self.total_bytes, None)
+    def begin(self, total_bytes: int) -> None:
+        self.total_bytes, self.began_s = total_bytes, self.clock()
+        self.progress(self.stage, 0, total_bytes, None)
 
     def add(self, n_bytes: int) -> None:
         self.done_bytes += n_bytes
@@ -45,7 +47,8 @@ class Meter:
         self.told_s = now
         spent = now - self.began_s
         left = spent * (self.total_bytes - self.done_bytes) / max(self.done_bytes, 1)
-        self.progress(STAGE, self.done_bytes, self.total_bytes, left if spent > SETTLED_S else None)
+        known = left if spent > SETTLED_S else None
+        self.progress(self.stage, self.done_bytes, self.total_bytes, known)
 
 
 def file_bytes(plan: Planned, values: Mapping[str, Field]) -> int:
@@ -67,30 +70,52 @@ def write_model(
     last_values: values that are known at the end only; they replace those of `values`, and must
     take as many bytes. Raises ModelUnusable for a source that fails, OSError for the target.
     """
-    header = gguf_header(values, plan.tensors)
-    meter = Meter(progress, sum(job.source_bytes for _, job in _jobs(checkpoint, plan)))
+    write_gguf(
+        path,
+        lambda last: gguf_header({**values, **(last_values() if last else {})}, plan.tensors),
+        plan.tensors,
+        list(_jobs(checkpoint, plan)),
+        Meter(progress, STAGE),
+    )
+
+
+def write_gguf(
+    path: Path,
+    header: Callable[[bool], bytes],
+    tensors: Sequence[TensorInfo],
+    jobs: Sequence[tuple[int, Job]],
+    meter: Meter,
+) -> None:
+    """Write a GGUF file to `path`, on the disk for good when this returns.
+
+    header: what is before the data; asked again (with True) when the data is written. jobs: with
+    the number of the tensor each writes to, in the order of the file.
+    """
+    meter.begin(sum(job.source_bytes for _, job in jobs))
+    first = header(False)
     with path.open("wb", buffering=0) as file:
-        _write(file, header)
-        _write_tensors(file, checkpoint, plan, meter)
-        final = gguf_header({**values, **last_values()}, plan.tensors)
-        assert len(final) == len(header), (len(final), len(header))
+        _write(file, first)
+        _write_tensors(file, tensors, jobs, meter)
+        final = header(True)
+        assert len(final) == len(first), (len(final), len(first))
         file.seek(0)
         _write(file, final)
         os.fsync(file.fileno())
 
 
-def _write_tensors(file: BinaryIO, checkpoint: Checkpoint, plan: Planned, meter: Meter) -> None:
-    jobs = list(_jobs(checkpoint, plan))
+def _write_tensors(
+    file: BinaryIO, tensors: Sequence[TensorInfo], jobs: Sequence[tuple[int, Job]], meter: Meter
+) -> None:
     results = in_order((job.make for _, job in jobs), usable_threads())
-    written = dict.fromkeys(range(len(plan.tensors)), 0)
+    written = dict.fromkeys(range(len(tensors)), 0)
     for (number, job), data in zip(jobs, results, strict=True):
         _write(file, data.data)
         written[number] += data.nbytes
-        tensor = plan.tensors[number]
+        tensor = tensors[number]
         if written[number] == tensor.n_bytes:
             _write(file, bytes(padded(tensor.n_bytes) - tensor.n_bytes))
         meter.add(job.source_bytes)
-    short = [t.name for n, t in enumerate(plan.tensors) if written[n] != t.n_bytes]
+    short = [t.name for n, t in enumerate(tensors) if written[n] != t.n_bytes]
     assert not short, f"tensors with other sizes than announced: {short[:3]}"
 
 

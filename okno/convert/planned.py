@@ -41,6 +41,11 @@ class Planned:
 def planned(checkpoint: Checkpoint, wants: Wants) -> Planned:
     """Raises ModelUnusable for a checkpoint that cannot be converted, with what to do."""
     model = checkpoint.described
+    if model.quantised is not None and model.quantised.method not in ("GPTQ", "AWQ"):
+        raise ModelUnusable(
+            f"{model.where} packs its weights as {model.quantised.name}, which cannot be converted "
+            "yet; GPTQ and AWQ can. Give the checkpoint it was packed from, or a GGUF file of it."
+        )
     family = family_of(model)
     targets = layout(model, family, model.shapes, is_zero=lambda name: _is_zero(checkpoint, name))
     packed = packed_targets(checkpoint, targets)

@@ -6,7 +6,6 @@ and of llama_vocab::impl::load (which names look up whole words before merging, 
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
 from okno.convert.pretokenizer_rules import GPT2
@@ -40,11 +39,12 @@ DEEPSEEK3 = (
     rf"{_ASCII_PUNCTUATION}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+|"
     r" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Written with escapes where an editor might put an equivalent character.
 _DEEPSEEK_LETTERS = (
     r"\s?"
     "[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-"
-    "Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ"
-    "-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+    "Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ"
+    "\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
     "]+"
 )
 _DEEPSEEK_PUNCTUATION = r"\s?" "[!-/:-~！-／：-～‘-‟\u3000-。]+"
@@ -60,7 +60,7 @@ class PreTokenizer:
 
 
 def _rules(*splits: str) -> tuple[str, ...]:
-    return (*(f"split {unicodedata.normalize('NFC', split)}" for split in splits), "bytes")
+    return (*(f"split {split}" for split in splits), "bytes")
 
 
 FALCON = (
@@ -96,7 +96,7 @@ KNOWN: dict[tuple[str, ...], tuple[PreTokenizer, ...]] = {
 def pre_tokenizers_of(rules: tuple[str, ...], where: str) -> tuple[PreTokenizer, ...]:
     """The engine's pre-tokenizers that cut text by `rules`: one, or two that differ in
     `whole_words`. Raises ModelUnusable, naming the first rule that no known set has here."""
-    found = KNOWN.get(tuple(unicodedata.normalize("NFC", rule) for rule in rules))
+    found = KNOWN.get(rules)
     if found is None:
         raise ModelUnusable(
             f"{where} cuts text into words by rules that the engine does not have: "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,11 @@ def sources_of(folder: Path) -> Sources:
     extra = folder / "additional_chat_templates"
     if extra.is_dir():
         names |= {f"{extra.name}/{name}" for name in names_in(extra)}
+    return Sources(folder, {name: _stamp(folder / name) for name in names})
+
+
+def sources_named(folder: Path, names: Iterable[str]) -> Sources:
+    """Just these files. Raises ModelUnusable for one that is not there."""
     return Sources(folder, {name: _stamp(folder / name) for name in names})
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from okno.convert.cache import cached_path, converted_folder, locked, sweep, written
 from okno.convert.checkpoint import Checkpoint
 from okno.convert.families import notes_on
 from okno.convert.fields import Field
+from okno.convert.hashing import hashing
 from okno.convert.metadata import file_type_of, metadata_of
-from okno.convert.packed_notes import notes_on_packed
-from okno.convert.packed_targets import is_reordered
+from okno.convert.packed_notes import fields_on_packed, notes_on_packed
 from okno.convert.pipeline import file_bytes, write_model
 from okno.convert.planned import Planned, planned
 from okno.convert.progress import Progress
@@ -72,7 +70,7 @@ def engine_ready(
             path.unlink(missing_ok=True)
             made = _convert(checkpoint, sources, path, wants, progress)
             note_stamps(path, sources)
-            for note in (f"{name} was converted once and is kept as {path}.", *made.notes):
+            for note in (f"{name} was converted, once; the result is kept: {path}.", *made.notes):
                 say(note)
         return LocalModel(name, path, path.stat().st_size, (name,))
 
@@ -97,41 +95,29 @@ def _convert(
     values |= fields_of(provenance_of(sources, wants, unknown_hashes(sources)))
     size = file_bytes(plan, values)
     what = f"Converting {checkpoint.described.name}"
-    with written(path, size, what) as part, _hashing(sources) as hashes:
-        last = _Last(sources, wants, hashes)
+    with written(path, size, what) as part, hashing(sources) as hashes:
+        last = _Last(sources, wants, hashes, plan)
         write_model(checkpoint, plan, values, part, progress, last)
     notes = notes_on(checkpoint.described, plan.family) + notes_on_packed(plan.packed)
     return Converted(path, size, file_type, notes)
 
 
-@contextmanager
-def _hashing(sources: Sources) -> Iterator[Future[dict[str, str]]]:
-    """Hashes the sources meanwhile: they are read for the conversion anyway, so they come from
-    memory and not from the disk. Stops when the conversion fails."""
-    stopped = Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
-        try:
-            yield pool.submit(sources.hashes, stopped)
-        finally:
-            stopped.set()
-
-
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """The provenance once the files are hashed."""
+    """The provenance once the files are hashed, and what became of packed layers."""
 
     sources: Sources
     wants: Wants
     hashes: Future[dict[str, str]]
+    plan: Planned
 
     def __call__(self) -> Mapping[str, Field]:
-        return fields_of(provenance_of(self.sources, self.wants, self.hashes.result()))
+        made = provenance_of(self.sources, self.wants, self.hashes.result())
+        return fields_of(made) | fields_on_packed(self.plan.packed)
 
 
 def _values(checkpoint: Checkpoint, plan: Planned, file_type: str) -> dict[str, Field]:
     """All values of the header but where it comes from."""
     model = checkpoint.described
     vocabulary = vocabulary_of(checkpoint.folder, model.sizes.n_vocab)
-    values = metadata_of(model, file_type, plan.n_params, vocabulary)
-    # where an adapter for the checkpoint does not fit any more (okno/inspect/adapter.py)
-    return values | ({"okno.reordered": True} if is_reordered(plan.packed) else {})
+    return metadata_of(model, file_type, plan.n_params, vocabulary) | fields_on_packed(plan.packed)

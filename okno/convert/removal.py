@@ -17,12 +17,13 @@ from okno.inspect.source_hub import parse_reference
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """name: for people. files: what is unlinked. repository: of the hub's cache, when all of it
-    goes. what: a word for it."""
+    """name: for people. what: a word for it. models: the names of the models that go. files: what
+    is unlinked. repository: of the hub's cache, when all of it goes."""
 
     name: str
     what: str
     size_bytes: int
+    models: tuple[str, ...]
     files: tuple[Path, ...] = ()
     repository: str | None = None
 
@@ -86,9 +87,10 @@ def _called(
 def _of_folder(entry: LocalModel | Checkpoint, what: str) -> Removal:
     """A model file with its parts; of a checkpoint the files of its folder, no folders in it."""
     if isinstance(entry, LocalModel):
-        return Removal(entry.name, what, entry.size_bytes, _parts(entry.path))
+        return Removal(entry.name, what, entry.size_bytes, (entry.name,), _parts(entry.path))
     files = tuple(sorted(path for path in entry.path.iterdir() if not path.is_dir()))
-    return Removal(entry.name, what, sum(path.lstat().st_size for path in files), files)
+    size_bytes = sum(path.lstat().st_size for path in files)
+    return Removal(entry.name, what, size_bytes, (entry.name,), files)
 
 
 def _parts(path: Path) -> tuple[Path, ...]:
@@ -109,7 +111,7 @@ def _of_hub(asked: str, cache: Path) -> list[Removal]:
     return [
         _whole(_repository_of(one), [one], [])
         if isinstance(one, Checkpoint)
-        else Removal(one.name, HUB_FILE, one.size_bytes, _parts(one.path))
+        else Removal(one.name, HUB_FILE, one.size_bytes, (one.name,), _parts(one.path))
         for one in found
     ]
 
@@ -117,8 +119,10 @@ def _of_hub(asked: str, cache: Path) -> list[Removal]:
 def _whole(
     repository: str, entries: Sequence[LocalModel | Checkpoint], begun: Sequence[Interrupted]
 ) -> Removal:
-    count = sum(one.size_bytes for one in (*entries, *begun))
-    return Removal(repository, "a repository in the hub's cache", count, (), repository)
+    size_bytes = sum(one.size_bytes for one in (*entries, *begun))
+    names = tuple(entry.name for entry in entries)
+    what = "a repository in the hub's cache"
+    return Removal(repository, what, size_bytes, names, repository=repository)
 
 
 def _repository_of(entry: LocalModel | Checkpoint) -> str:

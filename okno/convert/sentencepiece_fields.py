@@ -6,8 +6,6 @@ what they make, which is SentencePiece's BPE; `t5` finds the best path, which is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from okno.convert.byte_level import as_token
 from okno.convert.fields import Field
 from okno.convert.sentencepiece_json import model_of_json
@@ -17,9 +15,10 @@ from okno.convert.sentencepiece_model import (
     SentencePieceModel,
     parse_sentencepiece,
 )
+from okno.convert.space_rules import SpacePrefix, space_prefix_of
 from okno.convert.special_tokens import Declared
 from okno.convert.token_list import Token, TokenType, padded
-from okno.convert.tokenizer_files import AddedToken, TokenizerFiles
+from okno.convert.tokenizer_files import TokenizerFiles, added_tokens
 from okno.core.errors import ModelUnusable
 
 UNUSED_SCORE = -10_000.0  # of fillers and added tokens: never merged into
@@ -38,14 +37,17 @@ def sentencepiece_fields(files: TokenizerFiles, n_vocab: int) -> tuple[dict[str,
         model = model_of_json(files.tokenizer, where)
     check_supported(model, where)
     listed = _tokens(model, files, n_vocab, where)
+    prefix = _space_prefix(model, files)
     fields: dict[str, Field] = {
         "tokenizer.ggml.model": "llama" if model.kind == BPE else "t5",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tuple(token.text for token in listed),
         "tokenizer.ggml.scores": tuple(float(token.score) for token in listed),
         "tokenizer.ggml.token_type": tuple(int(token.type) for token in listed),
-        "tokenizer.ggml.add_space_prefix": _adds_prefix(model, files),
+        "tokenizer.ggml.add_space_prefix": prefix is SpacePrefix.ALWAYS,
     }
+    if prefix is SpacePrefix.FIRST:
+        fields["tokenizer.okno.first_space"] = True
     if model.kind == UNIGRAM:
         fields["tokenizer.ggml.remove_extra_whitespaces"] = model.remove_extra_spaces
         if model.charsmap:
@@ -64,6 +66,8 @@ def check_supported(model: SentencePieceModel, where: str) -> None:
         raise _unsupported(where, "has no tokens for single bytes, which the engine needs")
     if model.kind == BPE and (model.charsmap or model.remove_extra_spaces):
         raise _unsupported(where, "normalises text before merging")
+    if model.kind == UNIGRAM and not model.remove_extra_spaces:
+        raise _unsupported(where, "is a unigram model that keeps runs of spaces")
     if model.kind == UNIGRAM and model.byte_fallback:
         raise _unsupported(where, "is a unigram model that writes unknown characters as bytes")
     if model.kind == UNIGRAM and len(model.charsmap) in range(1, 5):
@@ -81,7 +85,7 @@ def _tokens(
     model: SentencePieceModel, files: TokenizerFiles, n_vocab: int, where: str
 ) -> list[Token]:
     """The pieces, with added tokens in or behind them, and fillers up to n_vocab."""
-    tokens = {id_: _as_matched(piece) for id_, piece in enumerate(model.pieces)}
+    tokens = {id_: _as_matched(piece, model.kind) for id_, piece in enumerate(model.pieces)}
     for added in added_tokens(files):
         held = tokens.get(added.id)
         if held is not None and held.type == TokenType.UNKNOWN and held.text == added.content:
@@ -91,23 +95,19 @@ def _tokens(
     return padded(tokens, n_vocab, where, UNUSED_SCORE)
 
 
-def _as_matched(piece: Token) -> Token:
-    """The engine matches user-defined symbols in the text itself, where spaces are spaces."""
-    if piece.type == TokenType.USER_DEFINED:
+def _as_matched(piece: Token, kind: int) -> Token:
+    """The `llama` engine matches user-defined symbols in the text, where spaces are spaces."""
+    if kind == BPE and piece.type == TokenType.USER_DEFINED:
         return Token(piece.text.replace("▁", " "), piece.type, piece.score)
     return piece
 
 
-def added_tokens(files: TokenizerFiles) -> Iterable[AddedToken]:
-    """From all files that list them, the more telling one last."""
-    for text, id_ in files.added_tokens.items():
-        yield AddedToken(text, id_)
-    yield from files.tokenizer.added_tokens if files.tokenizer else ()
-    for text_id, token in files.config.added_tokens_decoder.items():
-        if text_id.isdecimal():
-            yield AddedToken(token.content, int(text_id), token.special)
-
-
-def _adds_prefix(model: SentencePieceModel, files: TokenizerFiles) -> bool:
-    said = files.config.add_prefix_space
-    return model.add_space_prefix if said is None else said
+def _space_prefix(model: SentencePieceModel, files: TokenizerFiles) -> SpacePrefix:
+    """What a tokenizer.json says goes before the SentencePiece model, as in transformers."""
+    said = space_prefix_of(files.tokenizer) if files.tokenizer is not None else None
+    own = SpacePrefix.ALWAYS if model.add_space_prefix else SpacePrefix.NEVER
+    if files.config.add_prefix_space is False:
+        return SpacePrefix.NEVER
+    if files.config.add_prefix_space and own is SpacePrefix.NEVER:
+        own = SpacePrefix.ALWAYS
+    return own if said is None else said

@@ -7,8 +7,8 @@ from itertools import groupby
 
 from okno.convert.byte_level import vocabulary
 from okno.convert.merges import Merge, merges_of
-from okno.convert.pretokenizer_rules import rules_of
 from okno.convert.sentencepiece_model import BPE, SentencePieceModel
+from okno.convert.space_rules import SpacePrefix, shown_rules, space_prefix_of
 from okno.convert.token_list import Token, TokenType
 from okno.convert.tokenizer_files import TokenizerJson
 from okno.core.errors import ModelUnusable
@@ -21,7 +21,10 @@ def model_of_json(tokenizer: TokenizerJson, where: str) -> SentencePieceModel:
     ranks of its merges. Raises ModelUnusable where no SentencePiece model does the same."""
     vocab = vocabulary(tokenizer.model, where)
     merges = merges_of(tokenizer.model.merges, vocab, where)
-    prefix = _space_prefix(tokenizer, where)
+    prefix = space_prefix_of(tokenizer)
+    if prefix is None:
+        said = shown_rules(tokenizer)
+        raise _otherwise(where, f"treats spaces by {said}" if said else "has no rules for spaces")
     if not tokenizer.model.byte_fallback:
         raise _otherwise(where, "writes characters that it does not know as one unknown token")
     _check_merges(vocab, merges, where)
@@ -35,7 +38,7 @@ def model_of_json(tokenizer: TokenizerJson, where: str) -> SentencePieceModel:
         tuple(pieces[id_] for id_ in range(len(pieces))),
         kind=BPE,
         byte_fallback=True,
-        add_space_prefix=prefix,
+        add_space_prefix=prefix is SpacePrefix.ALWAYS,
         remove_extra_spaces=False,
     )
 
@@ -64,46 +67,6 @@ def _check_merges(vocab: Mapping[str, int], merges: Sequence[Merge], where: str)
             pair = token[:cut], token[cut:]
             if pair[0] in vocab and pair[1] in vocab and pair not in known:
                 raise _otherwise(where, f"does not merge {pair[0][:40]!r} with {pair[1][:40]!r}")
-
-
-def _space_prefix(tokenizer: TokenizerJson, where: str) -> bool:
-    """Whether a text gets a space before it. Raises ModelUnusable for rules of another kind."""
-    steps = tuple(_normalizers(tokenizer.normalizer))
-    rules = rules_of(tokenizer.pre_tokenizer)
-    replaced, prepended = "replace ' ' by '▁'", "prepend '▁'"
-    known = {
-        ((prepended, replaced), ()): True,
-        ((replaced,), ()): False,
-        ((replaced,), ("split at ' ', mergedwithprevious",)): False,
-        ((), ("metaspace always",)): True,
-        ((), ("metaspace never",)): False,
-        ((), ("metaspace first",)): True,
-    }
-    found = known.get((steps, rules))
-    if found is None:
-        raise _otherwise(where, f"treats spaces by the rules {[*steps, *rules]}")
-    return found
-
-
-def _normalizers(normalizer: Mapping[str, object] | None) -> list[str]:
-    """Each step in one spelling."""
-    if normalizer is None:
-        return []
-    kind = normalizer.get("type")
-    if kind == "Sequence":
-        parts = normalizer.get("normalizers")
-        return [
-            step
-            for part in (parts if isinstance(parts, list) else [])
-            for step in _normalizers(part)
-        ]
-    if kind == "Prepend":
-        return [f"prepend {normalizer.get('prepend')!r}"]
-    if kind == "Replace":
-        pattern = normalizer.get("pattern")
-        text = pattern.get("String") if isinstance(pattern, dict) else None
-        return [f"replace {text!r} by {normalizer.get('content')!r}"]
-    return [f"<{kind}>"]
 
 
 def _otherwise(where: str, what: str) -> ModelUnusable:

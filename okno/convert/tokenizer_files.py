@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from okno.core.errors import ModelNotFound, ModelUnusable
+from okno.core.errors import ModelUnusable
 
 MAX_FILE_BYTES = 256 << 20  # the largest known tokenizer.json has 33 MB
 Template = str | list[dict[str, object]]
@@ -91,16 +91,11 @@ class TokenizerFiles:
 
 
 def read_tokenizer_files(folder: Path) -> TokenizerFiles:
-    """Reads them. Raises ModelNotFound when there is no tokenizer, ModelUnusable when a file is
-    not what it should be."""
-    tokenizer = read_json(folder / "tokenizer.json", TokenizerJson)
-    sentencepiece = _bytes(folder / "tokenizer.model")
-    if tokenizer is None and sentencepiece is None:
-        tokenizer = _slow_tokenizer(folder)
+    """Reads them. Raises ModelUnusable when a file is not what it should be."""
     return TokenizerFiles(
         folder,
-        tokenizer,
-        sentencepiece,
+        read_json(folder / "tokenizer.json", TokenizerJson),
+        _bytes(folder / "tokenizer.model"),
         read_json(folder / "tokenizer_config.json", TokenizerConfig) or TokenizerConfig(),
         read_json(folder / "special_tokens_map.json", TokenizerConfig) or TokenizerConfig(),
         read_json(folder / "added_tokens.json", dict[str, int]) or {},
@@ -109,13 +104,14 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     )
 
 
-def _slow_tokenizer(folder: Path) -> TokenizerJson:
-    """GPT-2's older pair of files, vocab.json and merges.txt, as the tokenizer they mean."""
-    raise ModelNotFound(
-        f"{folder} has no tokenizer: neither tokenizer.json nor tokenizer.model is there. A model "
-        "cannot read or write text without one: get these files from where the weights are from "
-        "(often the base model has them) and put them into the folder."
-    )
+def added_tokens(files: TokenizerFiles) -> Iterable[AddedToken]:
+    """From all files that list them, the more telling one last."""
+    for text, id_ in files.added_tokens.items():
+        yield AddedToken(text, id_)
+    yield from files.tokenizer.added_tokens if files.tokenizer else ()
+    for text_id, token in files.config.added_tokens_decoder.items():
+        if text_id.isdecimal():
+            yield AddedToken(token.content, int(text_id), token.special, rstrip=token.rstrip)
 
 
 def read_text(path: Path) -> str | None:

@@ -29,7 +29,9 @@ def encoded(rows: Array, dtype: str, ggml_type: str) -> Bytes:
 def as_floats(rows: Array, dtype: str) -> npt.NDArray[np.float32]:
     """The values in 32 bits. BF16 comes as its bits: the upper half of a float."""
     if dtype == "BF16":
-        return (rows.astype(np.uint32) << 16).view(np.float32)
+        bits = np.empty(rows.shape, np.uint32)
+        np.left_shift(rows, np.uint32(16), out=bits, dtype=np.uint32, casting="unsafe")
+        return bits.view(np.float32)
     return rows.astype(np.float32, copy=False)
 
 

@@ -27,7 +27,7 @@ from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, st
 from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
 from okno.engines.llama_resize import LlamaResize
 from okno.engines.llama_states import HostStates, host_bytes
-from okno.engines.llama_vocab import LlamaVocabulary
+from okno.engines.llama_vocab import LlamaVocabulary, vocabulary_of_model
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import changed_options
 from okno.inspect.cpu import usable_cores
@@ -65,7 +65,7 @@ class LlamaCpp:
         self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
         self._adapters = Adapters(self._model, options.adapters)
-        self.vocab = LlamaVocabulary(lib.llama_model_get_vocab(self._model.pointer))
+        self.vocab = vocabulary_of_model(self._model.pointer)
         self.chat_template = self._model.chat_template
         self.adds_bos = self.vocab.adds_bos
         self.limits = _limits(self._model, chosen, options)

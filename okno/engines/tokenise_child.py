@@ -11,7 +11,7 @@ import msgspec
 
 from okno.core.errors import ModelUnusable, OknoError
 from okno.engines.llama_model import start_backend
-from okno.engines.llama_vocab import LlamaVocabulary
+from okno.engines.llama_vocab import LlamaVocabulary, vocabulary_of_model
 from okno.engines.tokenise import Reply, Tokenised
 
 
@@ -37,7 +37,7 @@ def _vocabulary(path: Path) -> LlamaVocabulary:
             f"{path.name} cannot be loaded: its header or vocabulary is damaged or of a newer "
             "format. Get it again, or try another quantisation."
         )
-    vocab = LlamaVocabulary(lib.llama_model_get_vocab(model))
+    vocab = vocabulary_of_model(model)
     if not vocab.n_tokens or lib.llama_vocab_type(lib.llama_model_get_vocab(model)) == 0:
         raise ModelUnusable(f"{path.name} has no vocabulary, so texts cannot be tokenised by it.")
     return vocab

@@ -107,6 +107,27 @@ def read_gguf_file(source: Source) -> GgufHeader:
     )
 
 
+def pair_places(source: Source) -> dict[str, tuple[int, int]]:
+    """(first byte, byte after the last) of each pair of key and value in this one file, which must
+    be little-endian, by the key. Raises ModelUnusable."""
+    cursor = Cursor(source)
+    _version(cursor)
+    if cursor.order != "<":
+        raise cursor.unsound("is big-endian")
+    cursor.length(least_bytes=8 + 4 + 4 + 8)
+    places: dict[str, tuple[int, int]] = {}
+    for _ in range(cursor.length(least_bytes=8 + 1 + 4 + 1)):
+        start = cursor.offset
+        key = cursor.text(MAX_KEY_BYTES).decode(errors="replace")
+        kind = cursor.number("I")
+        if kind == ARRAY:
+            _array(cursor, key)
+        else:
+            _scalar(cursor, key, kind)
+        places[key] = (start, cursor.offset)
+    return places
+
+
 def _version(cursor: Cursor) -> int:
     """The version; sets the byte order, which shows in it (0x03000000 is 3 the other way)."""
     start = cursor.take(min(len(MAGIC), cursor.left_bytes))

@@ -42,12 +42,16 @@ def write_hollow_gguf(
         part.unlink(missing_ok=True)
 
 
-def gguf_header(values: Mapping[str, Field], tensors: Sequence[TensorInfo]) -> bytes:
+def gguf_header(
+    values: Mapping[str, Field], tensors: Sequence[TensorInfo], carried: Sequence[bytes] = ()
+) -> bytes:
     """Everything before the data, padded. Its length depends on names, dimensions and values, not
     on the tensors' types. The data of each tensor begins where that of the one before it ends,
-    `padded`."""
+    `padded`. carried: further pairs of key and value, as another file has them."""
     kept = {key: value for key, value in values.items() if key != "general.alignment"}
-    header = bytearray(MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(kept)))
+    n_pairs = len(carried) + len(kept)
+    header = bytearray(MAGIC + struct.pack("<IQQ", VERSION, len(tensors), n_pairs))
+    header += b"".join(carried)
     for key, value in kept.items():
         header += _text(key) + _value(value)
     offset = 0
@@ -76,7 +80,7 @@ def _value(value: Field) -> bytes:
 def _array(values: tuple[str, ...] | tuple[int | float | bool, ...]) -> bytes:
     """Whole numbers in INT32 where they fit, as llama.cpp demands of token types."""
     texts = [value for value in values if isinstance(value, str)]
-    if texts:
+    if texts or not values:  # of arrays only merges may be empty
         return struct.pack("<IQ", STRING, len(texts)) + b"".join(map(_text, texts))
     numbers = [value for value in values if not isinstance(value, str)]
     kind = _kind_of(numbers)

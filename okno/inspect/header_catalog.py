@@ -86,15 +86,22 @@ def canonical_quant(quant: str) -> str:
     raise BadSetting(f"There is no quantisation {quant[:40]!r}. Possible: {names}.", param="quant")
 
 
-def carried(shapes: list[Shape], kind: str) -> tuple[TensorInfo, ...]:
-    """The tensors of a GPTQ or AWQ checkpoint: layers of `kind` (MXFP4: experts alone), the rest in
-    F16, norms in F32."""
+def carried(
+    shapes: list[Shape], kind: str, unordered: str | None = None, rest: str = "F16"
+) -> tuple[TensorInfo, ...]:
+    """The tensors of a GPTQ or AWQ checkpoint: layers of `kind` (MXFP4: experts alone), the others
+    of the type `rest`, norms in F32. unordered: of layers whose columns are in no order of groups,
+    which are all but down projections; Q8_0 where a row is no whole number of its blocks."""
     found = []
     for tensor in typed(shapes, "F16", architecture="", n_layer=1):
         layer = tensor.name.startswith("blk.") and tensor.type == "F16"
         layer = layer and (kind != "MXFP4" or len(tensor.dimensions) > 2)
-        fits = layer and tensor.dimensions[0] % BY_NAME[kind].block_values == 0
-        stored = BY_NAME[kind if fits else tensor.type]
+        wanted = kind
+        if unordered is not None and ".ffn_down" not in tensor.name:
+            whole = tensor.dimensions[0] % BY_NAME[unordered].block_values == 0
+            wanted = unordered if whole else "Q8_0"
+        fits = layer and tensor.dimensions[0] % BY_NAME[wanted].block_values == 0
+        stored = BY_NAME[wanted if fits else rest if tensor.type == "F16" else "F32"]
         size = tensor_bytes(stored, tensor.dimensions)
         found.append(TensorInfo(tensor.name, stored.name, tensor.dimensions, size))
     return tuple(found)

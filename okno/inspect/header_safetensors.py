@@ -130,7 +130,9 @@ def _tensors(model: Described) -> tuple[TensorInfo, ...]:
     if model.quantised is None:
         found = typed_as(model.sizes, list(model.shapes), model.prevailing)
     else:
-        found = carried(list(model.shapes), _becomes(model.quantised))
+        kind, anew = _becomes(model.quantised), _anew(model.quantised)
+        rest = "F16" if kind == "MXFP4" else model.prevailing
+        found = carried(list(model.shapes), kind, anew, rest)
     wanted = sum(tensor.n_values for tensor in found)
     there = sum(tensor.n_values for tensor in model.weights.tensors.values())
     if wanted > MAX_PARAMS or (model.quantised is None and there < LEAST_SHARE * wanted):
@@ -172,16 +174,25 @@ def _becomes(quantised: Quantised) -> str:
         return "MXFP4"
     if quantised.method == "FP8" or quantised.bits > 4:
         return "Q8_0"
-    return "Q4_0" if quantised.is_symmetric and quantised.method == "GPTQ" else "Q4_1"
+    is_plain = quantised.is_symmetric or quantised.bits < 4
+    return "Q4_0" if is_plain and quantised.method == "GPTQ" else "Q4_1"
+
+
+def _anew(quantised: Quantised) -> str | None:
+    """The type of layers whose inputs no other layer can put in order: what convert/repack.py
+    finds for weights as they usually are. None: there are no such layers."""
+    if not quantised.act_order or quantised.method != "GPTQ":
+        return None
+    return {2: "Q4_K", 3: "Q5_K", 4: "Q6_K"}.get(quantised.bits)
 
 
 def _prevailing(weights: Weights) -> str:
-    """F32, F16 or BF16: what most values are stored in."""
+    """F32, F16 or BF16: what most values are stored in that are not packed."""
     counts: Counter[str] = Counter()
-    for tensor in weights.tensors.values():
-        counts[tensor.dtype] += tensor.n_values
-    most = counts.most_common(1)[0][0] if counts else "F16"
-    return most if most in ("F32", "BF16") else "F16"
+    for name, tensor in weights.tensors.items():
+        if tensor.dtype in ("F32", "F16", "BF16") and not name.endswith(".scales"):
+            counts[tensor.dtype] += tensor.n_values
+    return counts.most_common(1)[0][0] if counts else "F16"
 
 
 def _ending(weights: Weights, ends: tuple[str, ...]) -> StoredTensor | None:

@@ -7,7 +7,6 @@ library, because every start looks here and importing that takes 0.2 s; it write
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,19 +25,6 @@ from okno.inspect.source_hub import MAIN, Reference, with_quant
 REPOSITORY = re.compile(r"models--([\w.-]{1,96})--([\w.-]{1,96})")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SNAPSHOTS = "snapshots"
-
-
-def hub_home() -> Path:
-    """HF_HOME, else `huggingface` in the user's cache folder (also on Windows and macOS)."""
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or os.path.join(caches, "huggingface")
-    return Path(os.path.expandvars(home)).expanduser()
-
-
-def hub_cache() -> Path:
-    """Where huggingface_hub keeps repositories: HF_HUB_CACHE, else `hub` in its home."""
-    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return Path(os.path.expandvars(named)).expanduser() if named else hub_home() / "hub"
 
 
 def list_hub(cache: Path) -> Listing:

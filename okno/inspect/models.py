@@ -21,11 +21,11 @@ from okno.core.paths import expanded
 from okno.inspect.hub_cache import (
     SNAPSHOTS,
     find_cached,
-    hub_cache,
     list_hub,
     list_snapshot,
     narrowed,
 )
+from okno.inspect.hub_home import hub_cache
 from okno.inspect.listing import (
     NOTHING,
     Checkpoint,

@@ -45,11 +45,13 @@ IN_MXFP4 = ("gpt_oss",)  # model types whose experts are packed so, and nothing 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """How linear layers are packed. method: one of METHODS, or as the file calls it."""
+    """How linear layers are packed. method: one of METHODS, or as the file calls it. act_order:
+    neighbouring inputs are of different groups."""
 
     method: str
     bits: int
     is_symmetric: bool = True
+    act_order: bool = False
 
     @property
     def name(self) -> str:
@@ -178,7 +180,12 @@ def quantised_of(config: Config, separate: Mapping[str, object]) -> Quantised | 
         )
     if not isinstance(bits, int) or bits not in (2, 3, 4, 5, 6, 8):
         raise ModelUnusable(f"{config.where} says its weights have {str(bits)[:20]} bits.")
-    return Quantised(METHODS.get(method, method.upper()), bits, said.get("sym", True) is not False)
+    return Quantised(
+        METHODS.get(method, method.upper()),
+        bits,
+        is_symmetric=said.get("sym", True) is not False,
+        act_order=said.get("desc_act") is True and said.get("static_groups") is not True,
+    )
 
 
 def _own_bits(config: Config, method: str, said: Mapping[str, object]) -> int | None:

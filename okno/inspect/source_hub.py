@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from okno.core.errors import BadSetting, ModelNotFound, SourceUnreachable
+from okno.inspect.hub_home import hub_token, is_offline
 from okno.inspect.listing import is_model_file
 from okno.inspect.safetensors import only_weights
 from okno.inspect.source_http import Access, HttpSource, origin_of
@@ -24,7 +25,6 @@ REFERENCE = re.compile(
 PAGE = re.compile(r"^(/[^/]+/[^/]+)/(?:blob|raw)/")
 FILE_ENDS = (".gguf", ".safetensors")
 MAX_SHOWN = 12
-YES = ("1", "on", "yes", "true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,7 @@ def open_on_hub(address: str) -> HttpSource:
         raise SourceUnreachable(
             f"{address} is not asked for: HF_HUB_OFFLINE is set. Unset it, or give a local file."
         )
-    token = os.environ.get("HF_TOKEN", "").strip()
-    return HttpSource(address, Access(origin_of(endpoint()), token))
-
-
-def is_offline() -> bool:
-    """The user wants no network, in the words of huggingface_hub."""
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").lower() in YES for name in names)
+    return HttpSource(address, Access(origin_of(endpoint()), hub_token()))
 
 
 def endpoint() -> str:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.cli.support import OKNO, ROOT, SERVER_PY, clean_environment, okno
+from tests.convert.small import small_checkpoint
 
 STATS = re.compile(
     r"\d+ tokens? · [\d.]+ tokens/s · first token [\d.]+ s · window \d+/512 tokens \(\d+%\)"
@@ -119,7 +120,24 @@ def test_the_users_own_command_line_serves():
     assert reply.json()["choices"][0]["message"]["content"]
     code, stderr = served.stop(signal.SIGTERM)
     assert code == 0
-    assert "--load-in-8bit: demo.gguf is served as it is stored (F16)" in stderr
+    assert "--load-in-8bit: demo.gguf (F16) is served as Q8_0, made once and kept: " in stderr
+
+
+def test_the_users_own_command_line_serves_a_folder_of_weights(tmp_path):
+    """Row 1 of the user's table: `python server.py --model Saiga-13B-GPTQ ... --load-in-8bit`."""
+    small_checkpoint(tmp_path / "models" / "IlyaGusev_Saiga-tiny")
+    served = Served(
+        SERVER_PY, "--model", "Saiga-tiny", "--batch_size", "1", "--ctx", "128", "--load-in-8bit",
+        "--port", "0", OKNO_MODELS_DIR=str(tmp_path / "models"), OKNO_DATA_DIR=str(tmp_path),
+    )  # fmt: skip
+    assert "IlyaGusev_Saiga-tiny" in served.line
+    asked = {"prompt": "Привет", "max_tokens": 4, "ignore_eos": True}
+    reply = httpx.post(f"{served.url}/v1/completions", json=asked, timeout=60)
+    assert reply.json()["usage"]["completion_tokens"] == 4
+    code, stderr = served.stop(signal.SIGTERM)
+    assert code == 0
+    assert "IlyaGusev_Saiga-tiny was converted, once; the result is kept: " in stderr
+    assert "Generation settings that come with the model: temperature 0.25" in stderr
 
 
 def test_ctrl_c_ends_a_server_in_order():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 from okno.cli import offer as offer_module
 from okno.cli.app import run
 from okno.convert.ready import converted_folder
-from okno.inspect.hub_cache import hub_cache
+from okno.inspect.hub_home import hub_cache
 from okno.inspect.models import demo_model
-from tests.cli.support import okno
+from tests.cli.support import OKNO, okno
+from tests.cli.test_end_to_end import Served
 from tests.convert.hub import Hub, Repo, serving
+from tests.convert.small import small_checkpoint
 from tests.convert.test_fetch import Q4, checkpoint
 
 DEMO = demo_model().path.read_bytes()
@@ -204,6 +207,27 @@ def test_rm_refuses_what_it_may_not_or_is_not_sure_of(asked, code, said, hub, ca
     assert run(["rm", asked]) == code
     assert said in capsys.readouterr().err
     assert (tmp_path / "models/two-long.gguf").exists()
+
+
+def test_rm_leaves_what_is_being_served(hub, capsys, monkeypatch):
+    assert run(["pull", "owner/okno-GGUF:F16", "--yes"]) == 0
+    served = Served(OKNO, "serve", "--port", "0", "--alias", "okno.F16", OKNO_ENGINE="scripted")
+    try:
+        monkeypatch.setenv("OKNO_PORT", served.url.rpartition(":")[2])
+        for asked in ("okno.F16", "owner/okno-GGUF"):
+            assert run(["rm", asked, "--yes"]) == 2
+            assert f"okno.F16 is being served at {served.url}" in capsys.readouterr().err
+    finally:
+        served.stop(signal.SIGTERM)
+    assert run(["rm", "okno.F16", "--yes"]) == 0
+
+
+def test_rm_tells_of_files_made_of_what_it_removed(hub, capsys, tmp_path):
+    small_checkpoint(tmp_path / "models" / "owner" / "saiga")
+    assert run(["convert", "owner/saiga"]) == 0
+    made = Path(capsys.readouterr().out.strip())
+    assert run(["rm", "owner/saiga", "--yes"]) == 0
+    assert f"{made.stem}, made of it, stays: " in capsys.readouterr().err
 
 
 def test_rm_asks_a_person_and_no_means_no(hub, capsys, monkeypatch, tmp_path):

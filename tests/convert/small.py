@@ -54,7 +54,7 @@ def weights(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:
 
 
 def tokenizer() -> dict[str, object]:
-    """A tokenizer.json: one token for each byte, as GPT-2 writes bytes as letters, and an end."""
+    """A tokenizer.json: a token for each byte (GPT-2 writes bytes as letters), an end, a merge."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     letters = [chr(byte) for byte in plain] + [chr(256 + place) for place in range(len(others))]
@@ -66,7 +66,8 @@ def tokenizer() -> dict[str, object]:
         "decoder": level,
         "model": {
             "type": "BPE",
-            "vocab": {letter: place for place, letter in enumerate(letters)} | {END: 256},
-            "merges": [],
+            "vocab": {letter: place for place, letter in enumerate(letters)}
+            | {END: 256, "ab": 257},
+            "merges": ["a b"],
         },
     }

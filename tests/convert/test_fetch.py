@@ -152,6 +152,7 @@ def test_a_checkpoint_brings_weights_config_and_tokenizer_and_never_a_pickle(hub
         "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
         "tokenizer_config.json",
     ]  # fmt: skip
+    assert (cache / "models--owner--saiga/refs/main").read_text() == "c" * 40
     (found,) = find_cached(Reference("owner", "saiga"), cache)
     assert isinstance(found, Checkpoint)
     assert found.size_bytes == 13_000

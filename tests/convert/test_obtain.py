@@ -70,10 +70,36 @@ def test_a_quantised_file_stays_as_it_is_and_why_is_said(folder, told, make_mode
     assert "more bits cost memory and bring no quality back" in told.said[1]
 
 
+@pytest.mark.parametrize(("bits", "stored"), [(8, "Q8_0"), (4, "Q4_K_M")])
+def test_a_file_of_floats_is_quantised_once_when_that_is_wanted(
+    bits, stored, folder, told, make_model: MakeModel
+):
+    path = make_model("tiny", "F16")
+    found = obtain(str(path), folder, Wants(bits), told.listener)
+    assert (found.name, found.source) == (path.stem, path)
+    assert read_header(found.path).file_type == stored
+    assert told.said == [
+        f"{path.name} (F16) is served as {stored}, made once and kept: {found.path}."
+    ]
+    made = found.path.stat().st_mtime_ns
+    assert obtain(str(path), folder, Wants(bits)).path.stat().st_mtime_ns == made
+
+
+def test_packed_weights_stay_as_they_are_and_why_is_said(folder, told):
+    config = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64}}
+    small_checkpoint(folder / "gptq", **config)
+    found = obtain("gptq", folder, Wants(8), told.listener)
+    assert read_header(found.path).file_type == "F16"  # of the layers that are not packed
+    assert "in gptq are already quantised (GPTQ-4bit)" in told.said[0]
+
+
 def test_eight_bits_are_not_quantised_twice(folder, told, make_model: MakeModel):
     path = make_model("tiny", "Q8_0")
     assert obtain(str(path), folder, Wants(4), told.listener).path == path
-    assert "okno quantises F32, F16, BF16 only, because" in told.said[0]
+    assert (
+        "keeps its weights as they are stored (Q8_0): okno quantises F32, F16, BF16 only"
+        in told.said[0]
+    )
 
 
 def test_a_checkpoint_is_converted_once_and_keeps_its_name(folder, told):
@@ -82,6 +108,7 @@ def test_a_checkpoint_is_converted_once_and_keeps_its_name(folder, told):
     assert (first.name, first.source) == ("IlyaGusev/Saiga-tiny", source.resolve())
     assert read_header(first.path).file_type == "F16"
     assert told.stages
+    assert told.said == [f"Saiga-tiny was converted, once; the result is kept: {first.path}."]
     again = Told()
     assert obtain("saiga-tiny", folder, Wants(), again.listener) == first
     assert "Converting" not in again.stages

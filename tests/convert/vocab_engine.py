@@ -10,7 +10,7 @@ import llama_cpp.llama_cpp as lib
 
 from okno.convert.fields import Field
 from okno.engines.llama_model import start_backend
-from okno.engines.llama_vocab import LlamaVocabulary
+from okno.engines.llama_vocab import LlamaVocabulary, vocabulary_of_model
 
 
 def write_vocab(fields: Mapping[str, Field], path: Path) -> None:
@@ -50,4 +50,4 @@ def load_vocab(fields: Mapping[str, Field], path: Path) -> LlamaVocabulary:
     params.vocab_only = True
     model = lib.llama_model_load_from_file(str(path).encode(), params)
     assert model, "the engine does not load this vocabulary"
-    return LlamaVocabulary(lib.llama_model_get_vocab(model))
+    return vocabulary_of_model(model)

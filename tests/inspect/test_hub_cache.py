@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from okno.core.errors import ModelNotFound
-from okno.inspect.hub_cache import hub_cache, interrupted, list_hub
+from okno.inspect.hub_cache import interrupted, list_hub
+from okno.inspect.hub_home import hub_cache, hub_token
 from okno.inspect.listing import Checkpoint, LocalModel
 from okno.inspect.models import NotHere, find_by_name, find_local
 from tests.inspect.test_models import put
@@ -141,12 +144,20 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 
 def test_it_is_where_huggingface_hub_looks(monkeypatch, tmp_path):
-    import subprocess
-    import sys
-
     code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
     for name in ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert said.stdout.strip() == str(hub_cache())
         monkeypatch.delenv(name)
+
+
+def test_the_token_is_the_environments_or_the_one_of_the_login(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert hub_token() == ""
+    (tmp_path / "token").write_text("hf_login\n")
+    assert hub_token() == "hf_login"
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    assert hub_token() == ""
+    monkeypatch.setenv("HF_TOKEN", "hf_given")
+    assert hub_token() == "hf_given"
