@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import okno
 from okno.convert.disk import check_room
 from okno.convert.fetch_plan import FetchPlan, hub_api
 from okno.convert.hub_errors import explained
@@ -107,7 +108,7 @@ def _grow(plan: FetchPlan, file: HubFile, partial: Path, reporter: _Reporter) ->
     from huggingface_hub.file_download import http_get
 
     url = hf_hub_url(plan.reference.id, file.name, revision=plan.commit, endpoint=endpoint())
-    headers = hub_api()._build_hf_headers() | {"Accept-Encoding": "identity"}
+    headers = _headers()
     with partial.open("ab") as out:
         begun = out.tell()
         if begun > file.size_bytes:  # not of this file
@@ -119,6 +120,15 @@ def _grow(plan: FetchPlan, file: HubFile, partial: Path, reporter: _Reporter) ->
         )  # fmt: skip
         out.flush()
         os.fsync(out.fileno())
+
+
+def _headers() -> dict[str, str]:
+    """Who asks, with the library's token; nothing compressed, so that sizes are those of the file."""
+    from huggingface_hub import constants, get_token
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    who = {"User-Agent": f"okno/{okno.__version__}", "Accept-Encoding": "identity"}
+    return who | {"Authorization": f"Bearer {token}"} if token else who
 
 
 def _check(plan: FetchPlan, file: HubFile, path: Path, reporter: _Reporter) -> None:

@@ -26,9 +26,11 @@ def hub_cache() -> Path:
 
 def hub_token() -> str:
     """HF_TOKEN, else what `hf auth login` has stored; empty without either, or when the user wants
-    it sent only where it is given (HF_HUB_DISABLE_IMPLICIT_TOKEN)."""
+    none sent (HF_HUB_DISABLE_IMPLICIT_TOKEN)."""
+    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").lower() in YES:
+        return ""
     given = os.environ.get("HF_TOKEN", "").strip()
-    if given or os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").lower() in YES:
+    if given:
         return given
     named = os.environ.get("HF_TOKEN_PATH")
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from okno.cli.app import run
 from okno.convert.ready import converted_folder
 from okno.inspect.hub_home import hub_cache
 from okno.inspect.models import demo_model
-from tests.cli.support import OKNO, okno
+from tests.cli.support import OKNO, clean_environment, okno
 from tests.cli.test_end_to_end import Served
 from tests.convert.hub import Hub, Repo, serving
 from tests.convert.small import small_checkpoint
@@ -92,6 +94,39 @@ class Terminal:
 
     def readline(self, *_: object) -> str:
         return next(self._lines)
+
+
+def test_a_terminal_gets_a_question_and_a_bar(hub):
+    """A real one: the plan, the question, bytes and rate while it comes."""
+    ours, theirs = pty.openpty()
+    environment = clean_environment(TERM="xterm", COLUMNS="100", **okno_variables())
+    command = [*OKNO, "pull", "owner/okno-GGUF:F16"]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        said = read_until(ours, "Download? [Y/n]")
+        os.write(ours, b"y\n")
+        said += read_until(ours, "serves it.")
+    assert process.returncode == 0
+    assert "Here it would run with batch" in said
+    assert "MiB" in said.partition("Download? [Y/n]")[2]
+    assert "Traceback" not in said
+
+
+def okno_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("OKNO_")}
+
+
+def read_until(terminal: int, wanted: str) -> str:
+    """What comes until `wanted` does, or the end."""
+    data = b""
+    while wanted not in data.decode(errors="replace"):
+        try:
+            data += os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+    return data.decode(errors="replace")
 
 
 def test_pull_of_what_is_no_repository_says_how_they_are_written(hub, capsys):

@@ -157,7 +157,7 @@ def test_the_token_is_the_environments_or_the_one_of_the_login(monkeypatch, tmp_
     assert hub_token() == ""
     (tmp_path / "token").write_text("hf_login\n")
     assert hub_token() == "hf_login"
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-    assert hub_token() == ""
     monkeypatch.setenv("HF_TOKEN", "hf_given")
     assert hub_token() == "hf_given"
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    assert hub_token() == ""
