@@ -32,7 +32,8 @@ def byte_level_fields(files: TokenizerFiles, n_vocab: int) -> dict[str, Field]:
         "tokenizer.ggml.pre": pre.name,
         "tokenizer.ggml.tokens": tuple(token.text for token in listed),
         "tokenizer.ggml.token_type": tuple(int(token.type) for token in listed),
-        "tokenizer.ggml.merges": tuple(f"{left} {right}" for left, right in merges),
+        # The engine wants a list of texts, and reads "" as a merge of nothing.
+        "tokenizer.ggml.merges": tuple(f"{left} {right}" for left, right in merges) or ("",),
     }
 
 

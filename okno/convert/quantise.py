@@ -13,9 +13,6 @@ from okno.inspect.gguf_types import BY_NAME
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
-# What the engine encodes activations with is vectorised, and gives the same numbers but for exact
-# ties (it rounds them to even, ggml_quantize_chunk away from zero): 25 times as quick for Q8_0.
-BY_CPU = ("Q8_0",)
 FROM_ROWS = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
 
@@ -46,10 +43,6 @@ def quantise_rows(values: Floats, ggml_type: str, out: Bytes | None = None) -> B
     assert out.flags.c_contiguous, "rows with gaps between them"
     assert out.nbytes == rows * row_bytes(ggml_type, columns), (out.nbytes, rows, columns)
     source = np.ascontiguousarray(values, np.float32)
-    encode = _from_float(ggml_type) if ggml_type in BY_CPU else None
-    if encode is not None:
-        encode(source.ctypes.data, out.ctypes.data, rows * columns)
-        return out
     _ggml().ggml_quantize_chunk(
         BY_NAME[ggml_type].number, source.ctypes.data, out.ctypes.data, 0, rows, columns, None
     )
@@ -67,19 +60,6 @@ def dequantise_rows(stored: Bytes, ggml_type: str, columns: int) -> Floats:
     found = np.empty((rows, columns), np.float32)
     _to_float(ggml_type)(source.ctypes.data, found.ctypes.data, rows * columns)
     return found
-
-
-@lru_cache
-def _from_float(ggml_type: str) -> Any | None:
-    """The CPU backend's own encoder (ggml-cpu.h, ggml_type_traits_cpu: its first member); None
-    where that backend is not linked."""
-    try:
-        traits = _ggml().ggml_get_type_traits_cpu
-    except AttributeError:
-        return None
-    traits.argtypes, traits.restype = [ctypes.c_int], ctypes.c_void_p
-    address = ctypes.c_void_p.from_address(traits(BY_NAME[ggml_type].number)).value
-    return FROM_ROWS(address) if address else None
 
 
 @lru_cache

@@ -25,7 +25,7 @@ KEYS = {
     "bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "eot": "eot", "eom": "eom",
     "fim_pre": "fim_pre", "fim_suf": "fim_suf", "fim_mid": "fim_mid",
 }  # fmt: skip
-# Classes for which transformers puts add_bos_token and add_eos_token over what tokenizer.json says.
+# Classes for which transformers before 5 made a post-processor of add_bos_token and add_eos_token.
 OWN_FLAGS = frozenset((
     "LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast",
     "GemmaTokenizer", "GemmaTokenizerFast",
@@ -152,13 +152,13 @@ def _further_ends(files: TokenizerFiles, tokens: Sequence[str], eos: int) -> dic
 def _added(files: TokenizerFiles, template: _Template | None, adds_bos: bool) -> tuple[bool, bool]:
     """Whether a text gets bos before it and eos after it, as transformers decides it."""
     before, after = files.config.add_bos_token, files.config.add_eos_token
-    if template is None:
+    if template is not None:
+        return template.first is not None, template.last is not None
+    if files.tokenizer is None:
         return (adds_bos if before is None else before), bool(after)
     if files.config.tokenizer_class in OWN_FLAGS:
-        before = (template.first is not None) if before is None else before
-        after = (template.last is not None) if after is None else after
-        return before, after
-    return template.first is not None, template.last is not None
+        return bool(before), bool(after)
+    return False, False
 
 
 def _template(files: TokenizerFiles) -> _Template | None:

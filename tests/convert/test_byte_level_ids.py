@@ -138,6 +138,18 @@ def test_vocab_and_merges_alone_give_the_same_fields(name: str, tmp_path: Path):
         vocabulary_of(tmp_path, n_vocab)
 
 
+def test_a_vocabulary_of_bytes_alone_is_loaded(tmp_path: Path):
+    tokenizer = byte_level(tmp_path, splits(GPT_2))
+    data = json.loads((tmp_path / "tokenizer.json").read_text())
+    data["model"]["merges"] = []
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    vocab = engine(tmp_path, tokenizer)
+    alone = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in sampled_texts(200):
+        ids = alone.encode(text, add_special_tokens=False).ids
+        assert vocab.encode(text, add_special=False, parse_special=True) == ids
+
+
 def test_ids_without_a_token_are_unused_and_never_come_up(tmp_path: Path):
     tokenizer = byte_level(tmp_path, splits(GPT_2))
     n_vocab = tokenizer.get_vocab_size()

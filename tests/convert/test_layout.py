@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from okno.convert.progress import silent
-from okno.convert.quantise import dequantise_rows, quantise_rows
 from okno.convert.ready import convert
 from okno.convert.values import as_floats, encoded, in_pairs
 from okno.convert.wants import Wants
@@ -126,20 +125,3 @@ def test_bf16_is_the_upper_half_of_a_float() -> None:
 def test_a_bias_is_turned_like_the_rows_of_its_layer() -> None:
     rows = np.arange(32, dtype=np.float32)
     assert np.array_equal(in_pairs(rows[None], 16)[0], in_pairs(rows[:, None], 16)[:, 0])
-
-
-def test_eight_bits_are_encoded_as_well_as_by_the_quantiser() -> None:
-    """By the engine's quicker encoder: other numbers at exact ties only, no more error."""
-    import ctypes
-
-    from okno.convert import quantise
-
-    values = np.random.default_rng(2).standard_normal((256, 512), np.float32)
-    quick = quantise_rows(values, "Q8_0")
-    slow = np.empty_like(quick)
-    quantise._ggml().ggml_quantize_chunk(
-        8, values.ctypes.data, slow.ctypes.data, 0, 256, 512, ctypes.c_void_p(None)
-    )
-    assert (quick != slow).mean() < 1e-4
-    error = np.linalg.norm(dequantise_rows(quick, "Q8_0", 512) - values)
-    assert error <= 1.0001 * np.linalg.norm(dequantise_rows(slow, "Q8_0", 512) - values)
