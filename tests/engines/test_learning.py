@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 from okno.advisor.learnt import Learnt, learnt, lesson_keeper
+from okno.core.load import Load
+from okno.core.window import Window
 from okno.engines.learning import StepLearner
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
@@ -36,7 +38,7 @@ async def test_a_calibrated_worker_learns_from_its_steps():
 def test_guesses_cost_their_rows_and_more_of_them_where_more_cells_are_seen():
     header = read_header(demo_model().path)
     planner = Planner(header, rough_calibration(this_machine()), Refinement())
-    learner = StepLearner(planner.model("f16"))
+    learner = StepLearner(planner.model(Load(Window(2, 4096, 8192))))
 
     def more_s(cells: int, guesses: int) -> float:
         ahead = Ahead(decodes=2, decode_cells=cells, used_cells=cells)
