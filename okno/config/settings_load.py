@@ -240,7 +240,8 @@ class LoadSettings(Part):
     flash_attention: Annotated[
         Literal["auto", "on", "off"],
         Flag(
-            ("--flash-attention", "-fa"), ENGINE, "fused attention kernels; auto: where they are predicted to be faster",
+            ("--flash-attention", "-fa"), ENGINE,
+            "fused attention kernels; auto: where they are predicted to be faster",
             metavar="auto|on|off", also=("--flash-attn",),
         ),
     ] = "auto"  # fmt: skip

@@ -123,7 +123,7 @@ def _grow(plan: FetchPlan, file: HubFile, partial: Path, reporter: _Reporter) ->
 
 
 def _headers() -> dict[str, str]:
-    """Who asks, with the library's token; nothing compressed, so that sizes are those of the file."""
+    """Who asks, with the library's token. Nothing compressed: sizes are those of the file."""
     from huggingface_hub import constants, get_token
 
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()

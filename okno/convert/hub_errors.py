@@ -38,8 +38,8 @@ def explained(reference: Reference, cache: Path) -> Iterator[None]:
 
 def offline(reference: Reference) -> SourceUnreachable:
     return SourceUnreachable(
-        f"{reference.id} is not here, and HF_HUB_OFFLINE is set, so it is not asked for. Unset it, "
-        "or name a model that is here (`okno models`)."
+        f"HF_HUB_OFFLINE is set, so the hub is not asked for {reference.id}. Unset it, or name a "
+        "model that is here (`okno models`)."
     )
 
 

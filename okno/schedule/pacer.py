@@ -138,8 +138,8 @@ def _tiles_pay(seconds: Callable[[int], float], counts: list[int], decodes: int)
 
 
 def _left_over(rows: int, decodes: int, rest: Rest | None) -> tuple[int, float]:
-    """(rows, seconds) of the last piece, if the others after this one are whole tiles. Beside others
-    pieces below a tile are followed by many like them, and the last one weighs little."""
+    """(rows, seconds) of the last piece, if the others after this one are whole tiles. Beside
+    others pieces below a tile are followed by many like them, and the last one weighs little."""
     tile = TILE_ROWS - decodes
     if rest is None or tile <= 0 or (decodes and rows < tile):
         return 0, 0.0

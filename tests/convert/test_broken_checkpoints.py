@@ -87,11 +87,12 @@ def test_a_tensor_of_a_type_that_weights_do_not_have(tmp_path: Path) -> None:
     assert "F32, F16 and BF16 can" in message
 
 
-def test_a_tensor_of_another_shape(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(32, 128), (96, 64), (64, 65)])
+def test_a_tensor_of_another_shape(tmp_path: Path, shape: tuple[int, int]) -> None:
     weights = llama_weights()
-    weights[Q] = np.zeros((32, 128), np.float32)
+    weights[Q] = np.zeros(shape, np.float32)
     message = told(write_checkpoint(tmp_path / "m", weights))
-    assert f"{Q!r} of shape (32, 128)" in message
+    assert f"{Q!r} of shape {shape}" in message
     assert "(64, 64)" in message
 
 

@@ -271,7 +271,9 @@ def test_a_repository_that_is_not_there_is_no_model(hub, cache):
 
 def test_offline_nothing_is_asked(hub, cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(SourceUnreachable, match="HF_HUB_OFFLINE is set, so it is not asked for"):
+    with pytest.raises(
+        SourceUnreachable, match="HF_HUB_OFFLINE is set, so the hub is not asked for"
+    ):
         plan_of("owner/plain-GGUF", cache)
     assert hub.asked == []
 
@@ -329,6 +331,18 @@ def test_a_download_that_is_interrupted_goes_on_with_the_next_command(hub, cache
     assert get("owner/long-GGUF", cache).read_bytes() == data
     assert hub.ranges()[-1] == f"bytes={got}-"
     assert digest_of(data) == hashlib.sha256(data).hexdigest()
+
+
+def test_two_programs_that_want_the_same_fetch_it_once(hub, cache):
+    environment = clean_environment(
+        HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(cache), NO_PROXY="127.0.0.1,localhost"
+    )
+    command = [*OKNO, "pull", "owner/long-GGUF", "--yes"]
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) for _ in "ab"]
+    assert [process.wait(timeout=90) for process in both] == [0, 0]
+    whole = [one for one in hub.asked if one.path.startswith("/large/") and one.method == "GET"]
+    read = [one for one in whole if one.range is None]
+    assert len(read) == 1
 
 
 def until(look) -> Iterator[object]:

@@ -78,6 +78,17 @@ def test_it_is_made_once(checkpoint: Path) -> None:
     assert watching.told == []
 
 
+def test_a_start_reads_no_weights(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as sizes, times and places of the sources are what they were."""
+    first = engine_ready(checkpoint, Wants(), silent)
+
+    def read(path: Path, stopped: object) -> str:
+        raise AssertionError(f"{path} is hashed")
+
+    monkeypatch.setattr(provenance, "sha256_of", read)
+    assert engine_ready(checkpoint, Wants(), silent) == first
+
+
 def test_progress_ends_at_all_bytes(checkpoint: Path) -> None:
     watching = Watching()
     engine_ready(checkpoint, Wants(), watching)
