@@ -57,8 +57,9 @@ def choose(logits: Logits, rows: Sequence[Row]) -> list[int | EngineFailed]:
         races = {}
         plain = len(drawn) == len(logits) and all(row.mask is None for row in rows)
         found = block_maxima(logits) if plain else [block_maxima(own[i]) for i in drawn]
-        for i, maxima in zip(drawn, found, strict=True):
-            best[i] = float(maxima.max())
+        highest = np.max(found, axis=1, initial=-np.inf).tolist() if drawn else []
+        for i, maxima, value in zip(drawn, found, highest, strict=True):
+            best[i] = value
             if math.isfinite(best[i]):
                 races[i] = race_of(own[i], maxima, rows[i])
         for i, token in zip(races, winners(list(races.values())), strict=True):

@@ -34,7 +34,7 @@ _MASK = 2**64 - 1
 _PLACES = np.arange(BLOCK)
 _NARROW, _NARROW_IN_ALL = 16, 128  # blocks of a race, of all: so few are opened without bounds
 _SMALL = 4096  # tokens: a single race among them is run as it is
-_FIRST_BLOCKS = 8  # of wider races, opened before it is known how many may hold the winner
+_FIRST_BLOCKS = 4  # of wider races, opened before it is known how many may hold the winner
 _GROUP = 65_536  # bounds that are computed at once, so that they stay in a core's cache
 _ROUNDED_UP = 1 + 1e-4  # bounds in float32 may be too high, by less than this
 
@@ -190,7 +190,8 @@ class _Field:
         self._n_vocab = len(races[0].logits)
         self._n_blocks = len(races[0].maxima)
         self._keys = np.array([race.key for race in races], dtype=np.uint64)
-        self._best = np.array([race.maxima.max() for race in races])
+        self._maxima = np.array([race.maxima for race in races])
+        self._best = self._maxima.max(axis=1)
         self._temperatures = np.array([max(race.temperature, COLDEST) for race in races])
         self.floors = np.array([race.floor.value for race in races], dtype=np.float32)
         self._last = np.array([race.floor.last for race in races])
@@ -200,7 +201,7 @@ class _Field:
     def bounds(self) -> tuple[Logits, Logits]:
         """(races, blocks): no token of the block arrives before this / BLOCK; and the same for a
         weight of 1."""
-        maxima = np.array([race.maxima for race in self._races])
+        maxima = self._maxima
         leasts = _least_bounds(self._keys[:, None], self._n_blocks)
         with np.errstate(over="ignore"):
             slowness: Logits = self._best[:, None] - maxima

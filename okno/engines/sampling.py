@@ -80,6 +80,7 @@ class Sampler:
         self._recent = _Recent(sampling, prompt)
         self._counts = _TokenBag()
         self._counting = sampling.frequency_penalty != 0 or sampling.presence_penalty != 0
+        self._only_bans = not (sampling.logit_bias or self._counting or self._recent.looks_back)
         self.generated = 0
 
     @property
@@ -110,7 +111,7 @@ class Sampler:
         tokens later. logits: (n_vocab,), row `at` of the step's."""
         if logits.shape != (self._n_vocab,):
             raise ValueError(f"logits of shape {logits.shape}, expected ({self._n_vocab},)")
-        key = key_of(self._stream, self.generated + ahead)
+        key = key_of(self._stream, self.generated + ahead) if self._s.temperature > 0 else 0
         return Row(at, self._s, key, *self._edits(logits), mask)
 
     def sampled(self, logits: Logits, token: int) -> SampledToken:
@@ -126,9 +127,9 @@ class Sampler:
 
     def _edits(self, logits: Logits) -> tuple[Ids, Logits]:
         """The entries that bans, bias and penalties change, and what they become."""
-        repeated, counted = self._recent.ids, self._counts.ids
-        if not (len(self._bias) or len(repeated) or len(counted)):
+        if self._only_bans:
             return self._banned, self._banned_values
+        repeated, counted = self._recent.ids, self._counts.ids
         ids = np.unique(np.concatenate([self._banned, self._bias_ids, repeated, counted]))
         x = logits[ids].astype(np.float64)
         x[np.searchsorted(ids, self._bias_ids)] += self._bias

@@ -97,6 +97,8 @@ class Task:
         it reaches the client.
         """
         delta = self._take(self._chosen(rows[0], answers[0]), now)
+        if not len(drafts):
+            return delta
         with suppress(OknoError):
             for i, draft in enumerate(drafts.tolist(), 1):
                 if self.finished is not None or delta.tokens[-1] != draft:

@@ -9,6 +9,7 @@ moves to host memory where there is room. What the engine has to do for that col
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from okno.schedule.checkpoints import is_checkpoint, next_checkpoint
@@ -17,7 +18,7 @@ from okno.schedule.pool import KVPool
 from okno.schedule.prefix_tree import Node, PrefixTree
 from okno.schedule.sequence import IntBuffer, Sequence
 from okno.schedule.step import Copy, Limits, Operation, Pack, Restore, Share, Truncate
-from okno.schedule.worth import Worths, rank
+from okno.schedule.worth import Ranking, Worths, rank
 
 MIN_SHARED_TOKENS = 8  # a shorter common prefix is not worth an engine operation
 
@@ -45,6 +46,7 @@ class Cache:
         self.parked: dict[int, Sequence] = {}
         self._tree = PrefixTree()
         self._worths = Worths()
+        self._ranking = Ranking(self.is_parked)
         self.host = HostStore(limits, self._worths)
         self._free_seqs = list(range(limits.seq_ids - 1, -1, -1))
         self._operations: list[Operation] = []
@@ -188,6 +190,12 @@ class Cache:
         sequence.cells.extend(self.pool.allocate(rows))
         return start
 
+    def extend_each(self, sequences: Collection[Sequence]) -> None:
+        """A cell more for each; so many are free."""
+        cells = self.pool.allocate(len(sequences)).tolist()
+        for sequence, cell in zip(sequences, cells, strict=True):
+            sequence.cells.append(cell)
+
     def computed_prompt(self, sequence: Sequence) -> None:
         """More of its prompt is computed with the next step: others may start from it then."""
         self._tree.put(sequence, sequence.computed)
@@ -222,6 +230,7 @@ class Cache:
         sequence.known.truncate(sequence.computed)
         self._worths.touch(sequence, sequence.computed)
         self.parked[sequence.seq] = sequence
+        self._ranking.add(sequence)
         self._tree.put(sequence, sequence.computed)
 
     def leave(self, sequence: Sequence) -> Sequence | None:
@@ -236,7 +245,7 @@ class Cache:
 
     def evict(self, keep: Sequence | None = None) -> bool:
         """Give up the parked sequence of least worth; False when there is none."""
-        victim = self._worths.least(p for p in self.parked.values() if p is not keep)
+        victim = self._ranking.least(but=keep)
         if victim is None:
             return False
         self._worths.gave_up(victim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from okno.schedule.sequence import Sequence
 from okno.schedule.step import Forget, Limits, Operation, Save
-from okno.schedule.worth import Worths, rank
+from okno.schedule.worth import Ranking, Worths, rank
 
 # Fewer tokens are computed again sooner than an engine call per state costs; from here on copying
 # wins by far (134 MB of 4,096 tokens: 13-19 ms each way, computing them: 40 s; facts/engine.md).
@@ -22,6 +22,7 @@ class HostStore:
         self.held: dict[str, Sequence] = {}
         self.pinned: Sequence | None = None
         self._worths = worths
+        self._ranking = Ranking(self._holds)
         self._keys = 0
 
     def takes(self, tokens: int) -> bool:
@@ -46,7 +47,7 @@ class HostStore:
         operations: list[Operation] = []
         forgotten: list[Sequence] = []
         while self.used_bytes + self._bytes(tokens) > self._limits.host_bytes:
-            victim = self._worths.least(s for s in self.held.values() if s is not self.pinned)
+            victim = self._ranking.least(but=self.pinned)
             assert victim is not None, "a store in use holds something"
             self._worths.gave_up(victim)
             operations.append(self.forget(victim))
@@ -54,6 +55,7 @@ class HostStore:
         self._keys += 1
         sequence.host_key, sequence.host_tokens = self._keys, tokens
         self.held[sequence.id] = sequence
+        self._ranking.add(sequence)
         self.used_bytes += self._bytes(tokens)
         operations.append(Save(seq, self._keys))
         return operations, forgotten
@@ -81,6 +83,9 @@ class HostStore:
                 over -= self._bytes(one.host_tokens)
                 lost.append(one)
         return lost
+
+    def _holds(self, sequence: Sequence) -> bool:
+        return self.held.get(sequence.id) is sequence
 
     def _bytes(self, tokens: int) -> int:
         return self._limits.stored_bytes(tokens)

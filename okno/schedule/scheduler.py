@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Tokens
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -120,13 +121,19 @@ class Scheduler:
     def ahead(self) -> Ahead:
         """What the live sequences bring into the next step, before its rows of prompts are
         chosen."""
-        decoding = [s for s in self.live.values() if s.decoding]
-        prompts = [s for s in self.live.values() if not s.decoding and s.remaining > 0]
+        decodes = decode_cells = 0
+        prompts = []
+        for sequence in self.live.values():
+            if sequence.decoding:
+                decodes += 1
+                decode_cells += sequence.computed
+            elif sequence.remaining > 0:
+                prompts.append(sequence)
         first = min(prompts, key=_turn, default=None)
         last = max(prompts, key=_turn, default=None)
         return Ahead(
-            decodes=len(decoding),
-            decode_cells=sum(s.computed for s in decoding),
+            decodes=decodes,
+            decode_cells=decode_cells,
             prompt_depth=first.computed if first else 0,
             prompt_tokens=sum(s.remaining for s in prompts),
             prompt_end=len(last.known) if last else 0,
@@ -135,9 +142,11 @@ class Scheduler:
 
     def _take(self, sequence: Sequence, span: Span, found: Sampled) -> None:
         """The tokens that a span gave; drafts beyond them were wrong."""
-        right = max(0, len(found.tokens) - 1)
-        self.cache.cut(sequence, sequence.computed - (len(span.drafts) - right))
-        sequence.known.extend(np.array(found.tokens, dtype=np.int32))
+        if span.logits > 1:
+            wrong = span.logits - max(1, len(found.tokens))
+            self.cache.cut(sequence, sequence.computed - wrong)
+        for token in found.tokens:
+            sequence.known.append(token)
         self.waiting.charge(sequence.client, len(found.tokens) / sequence.weight)
         if found.ended:
             self.cache.park(self.live.pop(span.id))
@@ -243,19 +252,22 @@ class Scheduler:
         elif reuse is not None:
             new -= reuse.length
             held.append(reuse.donor.cells.view()[: reuse.length])
-        owed = sum(s.remaining for s in live.values()) + new
-        return owed <= self.pool.size - self.pool.distinct(held)
+        left = self.pool.size - new - sum(s.remaining for s in live.values())
+        if sum(map(len, held)) <= left:  # even if nothing is shared
+            return True
+        return self.pool.distinct(held) <= left
 
     # Rows ----------------------------------------------------------------------------------
 
     def _decode_spans(self) -> list[Span]:
+        decoding = [s for s in self.live.values() if s.decoding]
+        decoding.sort(key=_arrival)
+        if self.pool.free >= len(decoding):
+            self.cache.extend_each(decoding)
+            return [self._newest(sequence) for sequence in decoding]
         spans = []
-        for sequence in sorted(self.live.values(), key=lambda s: s.arrival):
-            if (
-                sequence.id in self.live
-                and sequence.decoding
-                and self._make_room(1, for_sequence=sequence)
-            ):
+        for sequence in decoding:
+            if sequence.id in self.live and self._make_room(1, for_sequence=sequence):
                 spans.append(self._span(sequence, 1))
         return spans
 
@@ -308,8 +320,14 @@ class Scheduler:
     def _span(self, sequence: Sequence, rows: int) -> Span:
         assert sequence.seq is not None
         start = self.cache.extend(sequence, rows)
-        tokens = sequence.known.view()[start : start + rows].copy()
+        tokens = sequence.known.copied(start, start + rows)
         return Span(sequence.id, sequence.seq, start, tokens, int(sequence.remaining == 0))
+
+    def _newest(self, sequence: Sequence) -> Span:
+        """The row of its newest token, whose cell it has."""
+        assert sequence.seq is not None
+        start = len(sequence.known) - 1
+        return Span(sequence.id, sequence.seq, start, sequence.known.copied(start, start + 1), 1)
 
     def _make_room(self, cells: int, *, for_sequence: Sequence) -> bool:
         """Free at least `cells`: parked sequences go first, then the youngest live one is sent
@@ -332,6 +350,9 @@ class Scheduler:
         if parked is not None:
             self.cache.give_up(parked)
         self.waiting.add_resumed(sequence)
+
+
+_arrival: Callable[[Sequence], int] = attrgetter("arrival")
 
 
 def _turn(sequence: Sequence) -> tuple[float, int]:

@@ -24,8 +24,13 @@ class IntBuffer:
     def view(self) -> NDArray[np.int32]:
         return self._data[: self._len]
 
+    def copied(self, start: int, end: int) -> NDArray[np.int32]:
+        """A copy of the values from `start` to `end`."""
+        return self._data[start:end].copy()
+
     def append(self, value: int) -> None:
-        self._reserve(self._len + 1)
+        if self._len == len(self._data):
+            self._reserve(self._len + 1)
         self._data[self._len] = value
         self._len += 1
 
@@ -127,7 +132,8 @@ class Sequence:
     @property
     def decoding(self) -> bool:
         """Only its newest token is left to compute."""
-        return self.remaining == 1 and self.generated > 0
+        known = len(self.known)
+        return known - len(self.cells) == 1 and known > self.prompt_tokens
 
 
 def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:

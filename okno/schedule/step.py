@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+NO_TOKENS = np.empty(0, dtype=np.int32)
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -82,7 +84,7 @@ class Span:
     @property
     def drafts(self) -> NDArray[np.int32]:
         """Guessed tokens at its end, kept only as far as sampling agrees."""
-        return self.tokens[len(self.tokens) - max(0, self.logits - 1) :]
+        return self.tokens[len(self.tokens) - self.logits + 1 :] if self.logits > 1 else NO_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

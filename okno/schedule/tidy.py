@@ -64,13 +64,15 @@ def _live_cells(scheduler: Scheduler) -> int:
 
 def _excess_cells(scheduler: Scheduler) -> int:
     """Cells that a step walks for nothing."""
+    if not scheduler.limits.walk_cells:
+        return 0
     return _walked(scheduler, scheduler.pool.end) - _walked(scheduler, _live_cells(scheduler))
 
 
 def _walked(scheduler: Scheduler, end: int) -> int:
     """Cells that a step walks when no used one is from `end` on."""
     grain = scheduler.limits.walk_cells
-    return max(1, -(-end // grain)) * grain if grain else 0
+    return max(1, -(-end // grain)) * grain
 
 
 def _copied_bytes(scheduler: Scheduler) -> int:

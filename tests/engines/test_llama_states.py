@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from okno.engines import llama_states
 from okno.engines.llama_states import HostStates
 from okno.engines.llamacpp import LlamaCpp
 from okno.schedule.step import Span, Step, Truncate
@@ -43,3 +44,19 @@ def test_a_freed_buffer_serves_a_state_of_its_size(engine: LlamaCpp) -> None:
     computed(engine, 190)
     states.save(engine.context, 0, 2)
     assert states.buffer_bytes == before
+
+
+def test_memory_for_a_state_is_made_ready_in_pieces(
+    engine: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_states, "TOUCHED_AT_ONCE", 50_000)
+    states = HostStates()
+    computed(engine, 200)
+    pieces = next(n for n in range(1, 1000) if states.prepare(engine.context, 0))
+    size = states.buffer_bytes
+    assert pieces == -(-size // 50_000) > 2
+    assert states.prepare(engine.context, 0)
+    states.save(engine.context, 0, 1)
+    assert states.buffer_bytes == size  # it is the one that was made ready
+    computed(engine, 100)
+    assert not states.prepare(engine.context, 0)

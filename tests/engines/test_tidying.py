@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from okno.core.request import Message, Prompt
+from okno.engines.learning import RowLearner
 from okno.engines.llama_model import recent_log
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.tidying import Tidier
+from okno.schedule.cost import Ahead
 from okno.schedule.step import Restore, Truncate
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
 from tests.engines.test_llama_resize import Decoding, prompts
@@ -148,3 +151,30 @@ async def test_a_conversation_is_found_in_host_memory_when_it_comes_back() -> No
         again = await ask(supervisor, chat("", prompt=prompt))
         assert again.text == "hello"
         assert again.finished.usage.cached_tokens > 300
+
+
+@dataclass
+class WalkPrice(RowLearner):
+    """Steps cost what they walk: a second for each million cells."""
+
+    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
+        return 1e-6 * ahead.used_cells
+
+
+@pytest.mark.parametrize("walking_costs", [True, False])
+def test_beside_a_live_sequence_the_pool_is_tidied_where_that_pays(
+    engine: LlamaCpp, walking_costs: bool
+) -> None:
+    decoding = fresh(engine)
+    engine.learner = WalkPrice() if walking_costs else RowLearner()
+    made = prompts(engine, 4, 150)
+    for k, prompt in enumerate(made[:3]):
+        decoding.add(f"r{k}", prompt, 6)
+        decoding.finish()
+    decoding.add("live", made[3], 100)
+    tidier = Tidier(engine, lambda: 0.0)  # copying takes no time
+    while len(decoding.texts["live"]) < 90:
+        decoding.step()
+        tidier.beside(decoding.scheduler)
+    moved = len(decoding.scheduler.host.held)
+    assert (moved, used_end() < 300) == ((3, True) if walking_costs else (0, False))
