@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from okno.advisor.figures import Place, memory_of
-from okno.advisor.model import find
 from okno.core.header import ModelHeader, TensorInfo
 from okno.core.load import Load
+from okno.engines.protocol import WorkerOptions
 from okno.plan.memory_extras import DraftMemory, Extras, draft_parts
+
+if TYPE_CHECKING:
+    from okno.advisor.figures import Place
 
 
 def no_adapters(_base: ModelHeader) -> tuple[TensorInfo, ...]:
@@ -27,6 +30,18 @@ class Beside:
     adapters: Callable[[ModelHeader], tuple[TensorInfo, ...]] = no_adapters
     draft: str = ""
     swap_bytes: int = 0
+
+
+def beside_of(options: WorkerOptions) -> Beside:
+    """What a worker of `options` loads beside its model, all of it files that are here."""
+
+    def adapters(base: ModelHeader) -> tuple[TensorInfo, ...]:
+        from okno.engines.beside import adapter_tensors
+
+        return tuple(adapter_tensors(options.adapters, base))
+
+    loads = adapters if options.adapters else no_adapters
+    return Beside(loads, options.draft_path, options.swap_bytes or 0)
 
 
 @contextmanager
@@ -48,6 +63,9 @@ def _draft_memory(
     asked: str, place: Place, models_dir: Path | None, *, dry_run: bool
 ) -> Iterator[DraftMemory]:
     """Of the draft model in a cache of its own, in f16, with as many cells as the model's."""
+    from okno.advisor.figures import memory_of
+    from okno.advisor.model import find
+
     found = find(asked, models_dir)
     with memory_of(found.header, place, found.path if dry_run else None) as memory:
 
