@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from okno.cli.text import size
 from okno.convert.disk import free_bytes_at
 from okno.convert.obtain import is_plain
-from okno.core.errors import OknoError
+from okno.core.errors import AccessDenied, OknoError
 from okno.inspect.header import read_header
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def offer_of(plan: FetchPlan, request: PlanRequest) -> Offer:
     try:
         quant = request.quant if request.quant and is_plain(read_header(address)) else None
         report = make_plan(replace(request, model=address, quant=quant))
+    except AccessDenied:
+        raise  # the weights would not come either
     except OknoError as error:
         why = f"How it would run here cannot be said before it is here: {error.message}"
         return Offer((*lines, why), None)

@@ -97,7 +97,11 @@ def _blob(plan: FetchPlan, file: HubFile, blob: Path, reporter: _Reporter) -> No
         blob.unlink()  # damaged on this disk: the hub's copy replaces it
         reporter.fetched(-file.size_bytes)
     partial = plan.partial(file)
-    _grow(plan, file, partial, reporter)
+    try:
+        _grow(plan, file, partial, reporter)
+    finally:
+        if partial.is_file() and not partial.stat().st_size and file.size_bytes:  # nothing came
+            partial.unlink()
     _check(plan, file, partial, reporter)
     os.replace(partial, blob)
 

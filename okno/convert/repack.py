@@ -29,9 +29,12 @@ from okno.inspect.gguf_types import BY_NAME
 
 MAX_STEPS = 0.05
 MAX_RELATIVE = 0.01
-SAMPLED_STRIPS = 8  # of 8 rows each, on which types are tried
-# From small to large.
-CANDIDATES = ("Q4_K", "Q4_1", "Q5_K", "Q5_1", "Q6_K", "Q8_0", "F16", "F32")
+SAMPLED_STRIPS = 4  # of 8 rows each, on which types are tried
+# From small to large, from coarse to fine, and where to begin: for rows that are whole blocks of
+# 256, and for others.
+CANDIDATES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "F32")
+FOR_OTHERS = ("Q4_1", "Q5_1", "Q8_0", "F16", "F32")
+BEGIN = 2
 
 How = Literal["exact", "rounded", "requantised"]
 Bytes = npt.NDArray[np.uint8]
@@ -116,11 +119,16 @@ def choose(layer: PackedLayer, order: Order | None = None) -> Choice:
         moved = _rounding_steps(layer, kind)
         if moved <= MAX_STEPS:
             return Choice(layer, kind, "rounded" if moved else "exact", order, groups, moved)
-    for candidate in _candidates(layer.n_columns):
-        tried = Choice(layer, candidate, "requantised", order, groups)
-        if _is_near(tried):
-            return tried
-    return Choice(layer, "F32", "requantised", order, groups)
+    names = _candidates(layer.n_columns)
+    tries = {name: Choice(layer, name, "requantised", order, groups) for name in names}
+    place = min(BEGIN, len(names) - 1)
+    if _is_near(tries[names[place]]):
+        while place and _is_near(tries[names[place - 1]]):
+            place -= 1
+    else:
+        while place < len(names) - 1 and not _is_near(tries[names[place]]):
+            place += 1
+    return tries[names[place]]
 
 
 def choose_as(layer: PackedLayer, ggml_type: str, order: Order | None = None) -> Choice:
@@ -205,6 +213,8 @@ def _carrying(layer: PackedLayer) -> str | None:
 def _rounding_steps(layer: PackedLayer, kind: str) -> float:
     """The most that 16 bits for scale and offset move a weight, in steps of its group."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if kind != "Q4_1" and np.array_equal(layer.scales, layer.scales.astype(np.float16)):
+            return 0.0
         exact = layer.scales.astype(np.float64)
         halves = layer.scales.astype(np.float16).astype(np.float64)
         zeros = layer.zeros.astype(np.float64)
@@ -225,7 +235,8 @@ def _offsets(scales: Floats, zeros: npt.NDArray[np.uint8]) -> npt.NDArray[np.flo
 
 
 def _candidates(columns: int) -> list[str]:
-    return [name for name in CANDIDATES if columns % BY_NAME[name].block_values == 0]
+    all_of_them = FOR_OTHERS if columns % 256 else CANDIDATES
+    return [name for name in all_of_them if columns % BY_NAME[name].block_values == 0]
 
 
 def _is_near(tried: Choice) -> bool:

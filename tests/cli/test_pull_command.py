@@ -134,6 +134,14 @@ def test_pull_of_what_is_no_repository_says_how_they_are_written(hub, capsys):
     assert "'saiga' is no repository. Give OWNER/REPO" in capsys.readouterr().err
 
 
+def test_pull_of_a_gated_repository_asks_nothing(hub, capsys):
+    hub.repos["owner/okno-GGUF"].is_gated = True
+    assert run(["pull", "owner/okno-GGUF:F16", "--yes"]) == 1
+    said = capsys.readouterr().err
+    assert "is gated: its publisher shows it after you accept the licence" in said
+    assert "to download" not in said
+
+
 def test_a_model_that_cannot_be_planned_is_said_and_downloaded(hub, capsys):
     assert run(["pull", "owner/saiga", "--yes"]) == 0
     captured = capsys.readouterr()

@@ -33,13 +33,15 @@ class Asked:
 @dataclass
 class Repo:
     """A repository. files: by name; commit: of main, and of the revisions that are listed. refused:
-    (status, X-Error-Code) for everything about it. needs_token: answers 401 without it."""
+    (status, X-Error-Code) for everything about it. needs_token: answers 401 without it.
+    is_gated: what it is made of is told, its files are not."""
 
     files: dict[str, bytes]
     commit: str = "c" * 40
     revisions: dict[str, str] = field(default_factory=dict)
     refused: tuple[int, str] | None = None
     needs_token: str = ""
+    is_gated: bool = False
 
 
 @dataclass
@@ -143,6 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             return
         repo, commit = found
+        if repo.is_gated:
+            self._refuse(403, "GatedRepo")
+            return
         data = repo.files.get(file)
         if data is None:
             self._refuse(404, "EntryNotFound")

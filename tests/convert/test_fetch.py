@@ -264,6 +264,15 @@ def test_every_refusal_says_what_to_do(refused, token, kind, said, hub, cache, m
     assert said in caught.value.message
 
 
+def test_files_that_are_gated_are_said_and_leave_nothing(hub, cache):
+    """As the hub does it: everybody may see what a gated repository is made of."""
+    hub.repos["owner/saiga"].is_gated = True
+    plan = plan_of("owner/saiga", cache)
+    with pytest.raises(AccessDenied, match="after you accept the licence at http"):
+        fetch(plan)
+    assert not list(cache.rglob("*.incomplete"))
+
+
 def test_a_repository_that_is_not_there_is_no_model(hub, cache):
     with pytest.raises(ModelNotFound, match="There is no repository owner/none on http://127"):
         plan_of("owner/none", cache)
