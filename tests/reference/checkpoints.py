@@ -106,8 +106,17 @@ def reference_logits(model: Any, tokens: list[int]) -> Floats:
 
 def kl_divergence(reference: Floats, found: Floats) -> float:
     """The largest over the positions, in nats."""
+    return float(_kl_by_position(reference, found).max())
+
+
+def mean_kl(reference: Floats, found: Floats) -> float:
+    """The mean over the positions, in nats (what llama-perplexity calls KL divergence)."""
+    return float(_kl_by_position(reference, found).mean())
+
+
+def _kl_by_position(reference: Floats, found: Floats) -> npt.NDArray[np.float64]:
     p, q = _log_softmax(reference), _log_softmax(found)
-    return float((np.exp(p) * (p - q)).sum(axis=-1).max())
+    return (np.exp(p) * (p - q)).sum(axis=-1)
 
 
 def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
