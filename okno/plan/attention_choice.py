@@ -39,7 +39,7 @@ def settled(
         return planned
     without = replace(load, flash_attention="off", window=_in_small_steps(load.window))
     quicker = speed(without)
-    if _gain(planned.speed, quicker) < LEAST_GAIN:
+    if not _is_better(planned.speed, quicker):
         return planned
     needed = memory(without)
     more_bytes = needed.needed_bytes - planned.memory.needed_bytes
@@ -53,6 +53,17 @@ def _may_go_without(header: ModelHeader, load: Load) -> bool:
     """Quantised values need flash attention; of latent ones (MLA) the cost is not measured."""
     is_latent = any(layer.k_width and not layer.v_width for layer in header.layers)
     return load.window.kv_type == "f16" and not is_latent and not header.is_embedding_model
+
+
+def _is_better(with_it: SpeedPlan, without: SpeedPlan) -> bool:
+    """What was measured one way is served that way; else by the predictions."""
+    if _is_measured(with_it) != _is_measured(without):
+        return _is_measured(without)
+    return _gain(with_it, without) >= LEAST_GAIN
+
+
+def _is_measured(speed: SpeedPlan) -> bool:
+    return "measured" in (speed.alone_tok_s.kind, speed.total_tok_s.kind)
 
 
 def _in_small_steps(window: Window) -> Window:

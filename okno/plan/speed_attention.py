@@ -74,7 +74,9 @@ class Attention:
     flash: bool = True
 
     def seconds(self, batch: Batch) -> float:
-        """Of all the layers in one step."""
+        """Of all the layers in one step; nothing for a step without rows."""
+        if not batch.n_rows:
+            return 0.0
         layers, cost = self.layers, self.cost
         walked = _walked(batch, layers.window)
         if not self.flash and cost.plain is not None:

@@ -20,7 +20,8 @@ from tests.cli.test_end_to_end import Served
 
 
 @pytest.fixture(autouse=True)
-def _no_okno_variables(monkeypatch):
+def _no_okno_variables(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     for name in [name for name in os.environ if name.startswith("OKNO_")]:
         monkeypatch.delenv(name)
 

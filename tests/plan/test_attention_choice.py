@@ -80,6 +80,22 @@ def test_a_small_gain_is_not_worth_it():
     assert choice(load(batch=1), without(cell_s=20e-9)) == "auto"
 
 
+def test_what_was_measured_one_way_is_served_that_way():
+    one, predict = load(batch=1), partial(speed, without())
+    memory = Memory().memory
+
+    def measured(flash: str) -> SpeedPlan:
+        found = predict(replace(one, flash_attention=flash))
+        return replace(found, total_tok_s=replace(found.total_tok_s, kind="measured"))
+
+    ran_with = PlannedLoad(one, memory(one), measured("auto"))
+    assert settled(HEADER, ran_with, memory, predict).load.flash_attention == "auto"
+    slow = partial(speed, without(cell_s=1e-6))
+    planned = PlannedLoad(one, memory(one), slow(one))
+    found = settled(HEADER, planned, memory, lambda _: measured("off"))
+    assert found.load.flash_attention == "off"
+
+
 def test_quantised_values_keep_it():
     assert choice(load(batch=1, kv_type="q8_0"), without()) == "auto"
 

@@ -13,6 +13,7 @@ from okno.core.plan import Figure, SpeedPlan
 from okno.plan.refine import Refinement
 from okno.plan.simulate import Arrival, simulate
 from okno.plan.speed import Planner, SpeedModel, predict_speed
+from okno.plan.speed_attention import batch_of
 from okno.plan.speed_rough import rough_calibration
 from okno.plan.speed_rows import table
 from okno.schedule.step import Limits
@@ -265,3 +266,11 @@ def test_a_guess_for_an_accelerator_does_not_depend_on_the_processors_cores() ->
         rough_speed(Machine("linux", replace(CPU, usable_cores=n), RAM, (gpu,))) for n in (4, 128)
     )
     assert few == many
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_a_step_without_rows_takes_no_attention(flash: bool) -> None:
+    """Asked while all live sequences are still on their prompts: what would they decode at?"""
+    model = SpeedModel(header(), calibration(), flash=flash)
+    assert model.attention_s(batch_of([], parked_cells=1000)) == 0
+    assert 0 < model.batch_s(batch_of([]), 0) < model.decode_step_s(1, 1)
