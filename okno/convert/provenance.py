@@ -153,7 +153,7 @@ def is_current(path: Path, sources: Sources, wants: Wants) -> bool:
 def note_stamps(path: Path, sources: Sources) -> None:
     """Remember beside `path` what its sources looked like. Not being able to costs a hashing."""
     data = msgspec.json.encode(dict(sources.stamps))
-    note = _note_of(path)
+    note = note_of(path)
     part = note.with_name(note.name + ".part")
     try:
         part.write_bytes(data)
@@ -176,12 +176,13 @@ def sha256_of(path: Path, stopped: Event) -> str:
 
 def _noted(path: Path) -> Mapping[str, Stamp]:
     try:
-        return msgspec.json.decode(_note_of(path).read_bytes(), type=dict[str, Stamp])
+        return msgspec.json.decode(note_of(path).read_bytes(), type=dict[str, Stamp])
     except (OSError, msgspec.DecodeError):
         return {}
 
 
-def _note_of(path: Path) -> Path:
+def note_of(path: Path) -> Path:
+    """Where the stamps of what `path` was made from are."""
     return path.with_name(path.name + ".sources.json")
 
 
