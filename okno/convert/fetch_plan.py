@@ -102,7 +102,7 @@ def plan_fetch(reference: Reference, cache: Path | None = None) -> FetchPlan:
             if isinstance(error, HFValidationError):
                 raise
             raise _no_hub(reference) from None
-    if not found.sha or not COMMIT.fullmatch(found.sha):
+    if not isinstance(found.sha, str) or not COMMIT.fullmatch(found.sha):
         raise _no_hub(reference)
     repository = folder / f"models--{reference.owner}--{reference.repo}"
     sound = [file for file in files if is_safe(file.name)]
@@ -110,10 +110,14 @@ def plan_fetch(reference: Reference, cache: Path | None = None) -> FetchPlan:
 
 
 def _file(sibling: RepoSibling) -> HubFile:
+    """Raises TypeError for what a hub does not say; the library checks nothing of it."""
     large = sibling.lfs
+    n_bytes = (large.size if large else sibling.size) or 0
+    if not isinstance(sibling.rfilename, str) or not isinstance(n_bytes, int) or n_bytes < 0:
+        raise TypeError(sibling)
     return HubFile(
         sibling.rfilename,
-        (large.size if large else sibling.size) or 0,
+        n_bytes,
         _matching(SHA256, large.sha256 if large else None),
         _matching(SHA1, sibling.blob_id),
     )

@@ -313,7 +313,19 @@ def test_a_cache_that_cannot_be_written_is_no_matter_of_the_network(hub, tmp_pat
         get("owner/plain-GGUF", tmp_path / "file")
 
 
-@pytest.mark.parametrize("told", [b"<html>", b"[]", b'{"id": "x"}', b'{"siblings": [{}]}'])
+COMMIT = b'{"id": "x", "sha": "%s", "siblings": [' % (b"c" * 40)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"<html>", b"[]", b'{"id": "x"}', b'{"siblings": [{}]}', b'{"id": "x", "sha": 5}',
+        COMMIT + b'{"rfilename": 5, "size": 5}]}',
+        COMMIT + b'{"rfilename": "a.gguf", "size": "large"}]}',
+        COMMIT + b'{"rfilename": "a.gguf", "size": -5}]}',
+        COMMIT + b'{"rfilename": "a.gguf", "size": 1.5}]}',
+    ],
+)  # fmt: skip
 def test_what_is_no_hub_is_said(told, hub, cache):
     hub.says = told
     with pytest.raises(SourceUnreachable, match="does not tell what owner/plain-GGUF is made of"):
