@@ -22,7 +22,7 @@ import okno
 from okno.convert.checkpoint import Checkpoint
 from okno.convert.fields import Field
 from okno.convert.wants import Wants
-from okno.core.errors import OknoError
+from okno.core.errors import ModelUnusable, OknoError
 from okno.inspect.gguf import read_gguf_file
 from okno.inspect.paths import cannot_be_read, names_in
 from okno.inspect.source import LocalSource
@@ -84,6 +84,18 @@ def sources_of(folder: Path) -> Sources:
     if extra.is_dir():
         names |= {f"{extra.name}/{name}" for name in names_in(extra)}
     return Sources(folder, {name: _stamp(folder / name) for name in names})
+
+
+def check_unchanged(sources: Sources) -> None:
+    """Raises ModelUnusable when a file is not what it was: the hashes, taken later than the values
+    were read, would say that a mixture of old and new is the new."""
+    for name, stamp in sources.stamps.items():
+        now = _stamp(sources.folder / name)
+        if msgspec.structs.replace(now, status_ns=stamp.status_ns) != stamp:  # a new link is none
+            raise ModelUnusable(
+                f"{sources.folder / name} was changed while it was read, so nothing was kept. Run "
+                "the same command again when nothing writes there."
+            )
 
 
 def sources_named(folder: Path, names: Iterable[str]) -> Sources:

@@ -24,6 +24,7 @@ from okno.convert.pipeline import Meter, write_gguf
 from okno.convert.progress import Progress
 from okno.convert.provenance import (
     Sources,
+    check_unchanged,
     fields_of,
     is_current,
     note_stamps,
@@ -125,12 +126,17 @@ def _quantise(
             **fields_of(made),
         }
 
+    def finished() -> dict[str, Field]:
+        found = values(hashes.result())
+        check_unchanged(sources)
+        return found
+
     first = gguf_header(values(unknown_hashes(sources)), tensors, carried)
     size = len(first) + sum(padded(tensor.n_bytes) for tensor in tensors)
     with written(path, size, f"Quantising {model.name}") as part, hashing(sources) as hashes:
         write_gguf(
             part,
-            lambda last: gguf_header(values(hashes.result()), tensors, carried) if last else first,
+            lambda last: gguf_header(finished(), tensors, carried) if last else first,
             tensors,
             list(_jobs(places, tensors)),
             Meter(progress, STAGE),

@@ -242,6 +242,23 @@ print(len(told) > 0)
 """
 
 
+def test_a_source_that_changes_meanwhile_is_said_and_nothing_is_kept(
+    checkpoint: Path, kept: Path
+) -> None:
+    """Else the file would be of the old weights, and its hashes of the new ones."""
+    weights = checkpoint / "model.safetensors"
+    newer = bytearray(weights.read_bytes())
+    newer[-1] ^= 1
+
+    def replacing(stage: str, done: int, total: int, left_s: float | None) -> None:
+        if done == total:
+            weights.write_bytes(newer)
+
+    with pytest.raises(ModelUnusable, match="was changed while it was read, so nothing was kept"):
+        engine_ready(checkpoint, Wants(), replacing)
+    assert models_in(kept) == []
+
+
 def test_two_that_ask_at_once_convert_once(checkpoint: Path) -> None:
     command = [sys.executable, "-c", ASKING, str(checkpoint)]
     asking = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
