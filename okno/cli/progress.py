@@ -80,7 +80,7 @@ class _Lines:
         self._told[stage] = quarter
         much = f" {size(done_bytes)} of {size(total_bytes)}" if total_bytes else ""
         left = "" if left_s is None or done_bytes >= total_bytes else f", {duration(left_s)} left"
-        typer.echo(f"{stage}:{much}{left}", err=True)
+        typer.echo(f"{stage}:{much}{left}" if much else f"{stage} …", err=True)
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -19,6 +19,7 @@ from threading import Event
 import msgspec
 
 import okno
+from okno.convert.cache import part_of
 from okno.convert.checkpoint import Checkpoint
 from okno.convert.fields import Field
 from okno.convert.wants import Wants
@@ -166,12 +167,13 @@ def note_stamps(path: Path, sources: Sources) -> None:
     """Remember beside `path` what its sources looked like. Not being able to costs a hashing."""
     data = msgspec.json.encode(dict(sources.stamps))
     note = note_of(path)
-    part = note.with_name(note.name + ".part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, note)
-    except OSError:
-        part.unlink(missing_ok=True)
+    part = part_of(note)
+    with suppress(OSError):
+        try:
+            part.write_bytes(data)
+            os.replace(part, note)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path, stopped: Event) -> str:

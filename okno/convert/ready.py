@@ -66,17 +66,17 @@ def engine_ready(
         wants = Wants()  # it is kept as it is, whatever was wanted
     path = cached_path(kept, folder, name, wants)
     sweep(kept)
-    with locked(path):
-        if is_current(path, sources, wants):
-            notes = notes_on(checkpoint.described, family_of(checkpoint.described))
-        else:
-            path.unlink(missing_ok=True)
-            made = _convert(checkpoint, sources, path, wants, progress)
-            note_stamps(path, sources)
-            notes = (f"{name} was converted, once; the result is kept: {path}.", *made.notes)
-        for note in notes:
-            say(note)
-        return LocalModel(name, path, path.stat().st_size, (name,))
+    notes = notes_on(checkpoint.described, family_of(checkpoint.described))
+    if not is_current(path, sources, wants):  # what is kept may lie on a disk that is only read
+        with locked(path, progress):
+            if not is_current(path, sources, wants):
+                path.unlink(missing_ok=True)
+                made = _convert(checkpoint, sources, path, wants, progress)
+                note_stamps(path, sources)
+                notes = (f"{name} was converted, once; the result is kept: {path}.", *made.notes)
+    for note in notes:
+        say(note)
+    return LocalModel(name, path, path.stat().st_size, (name,))
 
 
 def convert(folder: Path, out: Path, wants: Wants, progress: Progress) -> Converted:
@@ -84,7 +84,7 @@ def convert(folder: Path, out: Path, wants: Wants, progress: Progress) -> Conver
     engine_ready."""
     sources = sources_of(folder)
     checkpoint = Checkpoint(folder)
-    with locked(out):
+    with locked(out, progress):
         if out.exists():
             raise ModelUnusable(f"{out} exists already. Remove it, or give another name.")
         return _convert(checkpoint, sources, out, wants, progress)

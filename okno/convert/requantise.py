@@ -74,12 +74,13 @@ def requantised(model: LocalModel, wants: Wants, progress: Progress) -> LocalMod
     with closing(LocalSource(model.path)) as source:
         names = shard_names(source)
     sources = sources_named(model.path.parent, names)
-    with locked(path):
-        if not is_current(path, sources, wants):
-            path.unlink(missing_ok=True)
-            _quantise(model, sources, path, wants, progress)
-            note_stamps(path, sources)
-        return LocalModel(model.name, path, path.stat().st_size, (model.name,))
+    if not is_current(path, sources, wants):  # what is kept may lie on a disk that is only read
+        with locked(path, progress):
+            if not is_current(path, sources, wants):
+                path.unlink(missing_ok=True)
+                _quantise(model, sources, path, wants, progress)
+                note_stamps(path, sources)
+    return LocalModel(model.name, path, path.stat().st_size, (model.name,))
 
 
 def quantised_types(header: GgufHeader, file_type: str) -> dict[str, str]:
