@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from okno.advisor.beside import extras_of
 from okno.advisor.figures import EngineFirst, Place, memory_of, place_of, speed_of
 from okno.advisor.learnt import learnt
 from okno.advisor.model import Found, find, header_or_none, smaller_models
@@ -21,6 +22,7 @@ from okno.plan.advice import Advice, Trouble, advise, short_by
 from okno.plan.depth import DepthCurve, enough_ctx, in_words
 from okno.plan.goals import MIN_CTX, Goal, useful_ctx
 from okno.plan.memory import ClosedForm, MemoryModel
+from okno.plan.memory_extras import Extras, WithExtras
 from okno.plan.refine import Refinement
 from okno.plan.search import (
     FIRST_CTX,
@@ -39,16 +41,21 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A model on a place."""
+    """A model on a place, with what is loaded beside it."""
 
     found: Found
     place: Place
     request: PlanRequest
     goal: Goal
+    extras: Extras
 
     @property
     def header(self) -> ModelHeader:
         return self.found.header
+
+    def with_extras(self, memory: MemoryModel) -> MemoryModel:
+        """`memory` (of this model, or another in its stead) and what is loaded beside it."""
+        return WithExtras(memory, self.header, self.place.machine, self.extras)
 
 
 def make_plan(
@@ -68,14 +75,17 @@ def make_plan(
         known = replace(known, calibration=None, measured=(), refinement=Refinement())
     place = place_of(real, request.overrides, known, request.template.gpu_layers)
     goal = _with_depth(request.goal, known.depth)
-    case = _Case(found, place, request, goal)
-    if found.quants and (request.quant == AUTO or goal.prefer == "quality"):
-        case = _finest(case)
-    path = case.found.path if request.dry_run else None
-    with ThreadPoolExecutor(1) as beside, memory_of(case.header, place, path) as memory:
-        counted = beside.submit(words_of, path, real, database) if with_words and path else None
-        report = _report(case, memory)
-        return replace(report, words=counted.result()) if counted else report
+    with extras_of(
+        request.beside, found.header, place, request.models_dir, dry_run=request.dry_run
+    ) as extras:
+        case = _Case(found, place, request, goal, extras)
+        if found.quants and (request.quant == AUTO or goal.prefer == "quality"):
+            case = _finest(case)
+        path = case.found.path if request.dry_run else None
+        with ThreadPoolExecutor(1) as other, memory_of(case.header, place, path) as memory:
+            counted = other.submit(words_of, path, real, database) if with_words and path else None
+            report = _report(case, memory)
+            return replace(report, words=counted.result()) if counted else report
 
 
 def this_machine() -> Machine:
@@ -96,7 +106,7 @@ def _finest(case: _Case) -> _Case:
     for quant in found.quants:
         tried = replace(case, found=found.stored_as(quant))
         memory = ClosedForm(tried.header, case.place.machine, case.place.learnt.overhead)
-        plan = _plan(tried, memory)
+        plan = _plan(tried, case.with_extras(memory))
         useful = useful_ctx(case.goal, tried.header.ctx_train)
         if plan.pick and plan.meets_limits and plan.pick.load.window.ctx >= useful:
             return tried
@@ -110,7 +120,8 @@ def _plan(case: _Case, memory: MemoryModel) -> Plan:
     )  # fmt: skip
 
 
-def _report(case: _Case, memory: EngineFirst) -> PlanReport:
+def _report(case: _Case, engine: EngineFirst) -> PlanReport:
+    memory = case.with_extras(engine)
     plan = _plan(case, memory)
     asked = _asked(plan)
     instead = None
@@ -124,7 +135,7 @@ def _report(case: _Case, memory: EngineFirst) -> PlanReport:
         advice=_advice(case, plan, memory, asked),
         table=_table(case, plan, memory),
         depth=None if curve is None else f"Depth, measured on {curve.text_name}: {in_words(curve)}",
-        notes=(*_kv_note(plan, asked), *_notes(case, memory)),
+        notes=(*_kv_note(plan, asked), *_notes(case, engine)),
     )  # fmt: skip
 
 
@@ -158,7 +169,7 @@ def _advice(
     overhead, machine = case.place.learnt.overhead, case.place.machine
 
     def memory_of_header(header: ModelHeader) -> MemoryModel:
-        return ClosedForm(header, machine, overhead)
+        return case.with_extras(ClosedForm(header, machine, overhead))
 
     others = (header_or_none(one, DEFAULT_QUANT) for one in smaller_models(case.found.entry))
     return advise(
@@ -201,6 +212,8 @@ def _notes(case: _Case, memory: EngineFirst) -> Iterator[str]:
             f"Sizes are computed from the model's shape, stored as {case.header.file_type} would "
             "store it."
         )
+    if case.extras.draft or case.extras.adapters:
+        yield "Speeds are those of the model alone, without its draft model or adapters."
     for trouble in memory.trouble:
         yield f"The engine here could not answer for this model ({trouble})."
     yield from case.place.learnt.notes

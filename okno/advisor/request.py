@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast, get_args
 
+from okno.advisor.beside import Beside
 from okno.core.errors import BadSetting
 from okno.core.load import FlashAttention, Load
 from okno.core.window import KVType
@@ -30,7 +31,7 @@ Word = str | int | float | None
 class PlanRequest:
     """A question to the planner. quant: another number format of the model than its file's.
     template: what of the load is not searched. dry_run: ask the engine where it can answer.
-    by_name: the model is a name, never a path or an address."""
+    by_name: the model is a name, never a path or an address. beside: what else is loaded."""
 
     model: str
     models_dir: Path | None = None
@@ -40,6 +41,7 @@ class PlanRequest:
     template: Load = LOAD
     dry_run: bool = True
     by_name: bool = False
+    beside: Beside = field(default_factory=Beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,13 @@ def goal_of(words: Words, depth_ctx: int | None = None) -> Goal:
 
 def plan_request(
     words: Words, *, overrides: Overrides, models_dir: Path | None = None, template: Load = LOAD,
-    by_name: bool = False,
+    by_name: bool = False, beside: Beside | None = None,
 ) -> PlanRequest:  # fmt: skip
     """`words` as a request. Raises BadSetting."""
     return PlanRequest(
-        words.model, models_dir, words.quant, goal_of(words), overrides, template, by_name=by_name
-    )
+        words.model, models_dir, words.quant, goal_of(words), overrides, template, by_name=by_name,
+        beside=beside or Beside(),
+    )  # fmt: skip
 
 
 def load_template(

@@ -13,7 +13,7 @@ from okno.cli.chat_client import AnswerOptions
 from okno.cli.chat_session import Session
 from okno.cli.interrupts import Interrupts
 from okno.cli.options import GivenFlags, with_settings
-from okno.cli.partner import WINDOW_SETTINGS, local_url, partner
+from okno.cli.partner import LOAD_SETTINGS, local_url, partner
 from okno.cli.text import for_stderr
 from okno.config.load import Loaded, load
 from okno.config.settings import ServeSettings
@@ -25,7 +25,7 @@ EPILOG = (
 )
 
 
-@with_settings("model", "models_dir", *WINDOW_SETTINGS, "api_key", "config")
+@with_settings("model", "models_dir", *LOAD_SETTINGS, "api_key", "config")
 def chat(
     given: GivenFlags,
     prompt: Annotated[

@@ -8,13 +8,17 @@ import msgspec
 
 from okno.advisor.learnt import Learnt
 from okno.cli.obtaining import obtained
+from okno.config.adapters import asked_adapters
 from okno.config.explain import explain
 from okno.config.load import Loaded
 from okno.config.settings import ServeSettings
+from okno.core.adapter import Adapter
 from okno.core.errors import BadSetting
 from okno.core.request import Sampling
 from okno.engines.protocol import WorkerOptions
+from okno.inspect.header import read_header
 from okno.inspect.listing import LocalModel
+from okno.inspect.models import models_folder
 from okno.server.settings import GenerationDefaults, ServerSettings
 
 GIB = 2**30
@@ -47,6 +51,7 @@ def worker_options(settings: ServeSettings, model: LocalModel | None) -> WorkerO
         speculate=settings.speculate,
         draft_path=draft_path(settings),
         draft_tokens=settings.draft_tokens,
+        adapters=adapters(settings, model),
     )
 
 
@@ -65,6 +70,20 @@ def draft_path(settings: ServeSettings) -> str:
             "the draft model would be loaded for nothing. Leave one of them out."
         )
     return str(obtained(settings.draft, settings).path)
+
+
+def adapters(settings: ServeSettings, model: LocalModel | None) -> tuple[Adapter, ...]:
+    """The adapters of --lora as GGUF files that fit `model`, converted where that is needed. Raises
+    ModelNotFound, ModelUnusable, DiskFull, BadSetting."""
+    asked = asked_adapters(settings.lora)
+    if not asked:
+        return ()
+    if model is None:
+        raise BadSetting(f"--engine {settings.engine} loads no model that --lora could change.")
+    from okno.convert.adapter import adapter_file
+
+    base, models = read_header(model.path), models_folder(settings.models_dir)
+    return tuple(adapter_file(adapter, models, base) for adapter in asked)
 
 
 def with_learnt(options: WorkerOptions, learnt: Learnt) -> WorkerOptions:

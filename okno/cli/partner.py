@@ -18,7 +18,7 @@ from okno.core.errors import BadSetting
 from okno.inspect.listing import LocalModel
 from okno.inspect.models import demo_model
 
-WINDOW_SETTINGS = ("batch_size", "ctx")
+LOAD_SETTINGS = ("batch_size", "ctx", "lora")  # what a server that runs has decided
 ASKED_NOW = ("command line", "environment")  # a file speaks of every server, the running one too
 FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 Say = Callable[[str], None]
@@ -66,18 +66,19 @@ def private_flags(given: GivenFlags) -> list[str]:
     flags: list[str] = []
     for name, value in given:
         flag: Flag = flag_of(name)
+        values = value.value if isinstance(value.value, list) else [value.value]
         if not flag.secret:
-            flags += [flag.long, str(value.value)]
+            flags += [word for one in values for word in (flag.long, str(one))]
     return flags
 
 
 def _asked(stack: ExitStack, loaded: Loaded, url: str) -> Partner:
-    """The server at --url. It has its window already."""
-    for name in WINDOW_SETTINGS:
+    """The server at --url. It has its window and its adapters already."""
+    for name in LOAD_SETTINGS:
         if loaded.source(name) == "command line":
             raise BadSetting(
-                f"{flag_of(name).long} is for a server started here; the one at --url has its "
-                "window already. Leave one of the two out.",
+                f"{flag_of(name).long} is for a server started here; the one at --url is "
+                "loaded already. Leave one of the two out.",
                 param=name,
             )
     if_gone = "Start one with `okno serve`, or leave out --url."
@@ -87,9 +88,9 @@ def _asked(stack: ExitStack, loaded: Loaded, url: str) -> Partner:
 
 
 def _running(stack: ExitStack, loaded: Loaded, model: str) -> Partner | None:
-    """The okno server where `okno serve` would listen, if it serves `model` and no other window
+    """The okno server where `okno serve` would listen, if it serves `model` and nothing else
     was asked for."""
-    if any(loaded.source(name) in ASKED_NOW for name in WINDOW_SETTINGS):
+    if any(loaded.source(name) in ASKED_NOW for name in LOAD_SETTINGS):
         return None
     if_gone = "It was there a moment ago; run the command again."
     client = ChatClient(local_url(loaded.settings), loaded.settings.api_key, if_gone=if_gone)

@@ -5,23 +5,34 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from okno.cli.options import GOAL_SETTINGS, GivenFlags, with_settings
 from okno.cli.whatif import with_whatif
+from okno.config.adapters import asked_adapters
 from okno.config.load import load
+from okno.config.settings import ServeSettings
 from okno.core.errors import BadSetting
+from okno.core.header import ModelHeader, TensorInfo
 from okno.inspect.hardware.overrides import Overrides
+from okno.inspect.models import models_folder
 from okno.plan.goals import DEFAULT_MAX_TTFT_S, DEFAULT_MIN_TOK_S, DEFAULT_PROMPT_TOKENS, MEANING
 
+if TYPE_CHECKING:
+    from okno.advisor.beside import Beside
+
+GIB = 2**30
 EPILOG = (
     "Preferences: " + "; ".join(f"{name}: {text}" for name, text in MEANING.items()) + ". "
     f"Limits at auto: {DEFAULT_MAX_TTFT_S:g} s to the first token of the last of batch-size "
     f"prompts that arrive at once, {DEFAULT_MIN_TOK_S:g} tokens/s for each user (reading speed)."
 )
-SETTINGS = ("models_dir", *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention", "step_tokens")
+SETTINGS = (
+    "models_dir", *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention", "step_tokens", "lora",
+    "draft", "swap_space",
+)  # fmt: skip
 GOAL = "Goal"
 
 
@@ -94,8 +105,9 @@ def plan(
         flash_attention=settings.flash_attention,
     )  # fmt: skip
     request = plan_request(
-        words, overrides=whatif, models_dir=settings.models_dir, template=template
-    )
+        words, overrides=whatif, models_dir=settings.models_dir, template=template,
+        beside=_beside(settings),
+    )  # fmt: skip
     if calibrate:
         _calibrate(whatif, as_json=as_json)
     report = make_plan(request, use_calibration=calibrate is not False, with_words=True)
@@ -107,6 +119,23 @@ def plan(
 
         print_plan(report, console())
     return 0 if asked_fits(report) else 1
+
+
+def _beside(settings: ServeSettings) -> Beside:
+    """What the settings load beside the model."""
+    from okno.advisor.beside import Beside
+
+    asked, models = asked_adapters(settings.lora), models_folder(settings.models_dir)
+
+    def adapters(base: ModelHeader) -> tuple[TensorInfo, ...]:
+        from okno.convert.adapter import tensors_of
+
+        return tuple(tensor for one in asked for tensor in tensors_of(one.path, models, base))
+
+    swap_bytes = int((settings.swap_space or 0) * GIB)
+    if not asked:
+        return Beside(draft=settings.draft or "", swap_bytes=swap_bytes)
+    return Beside(adapters, settings.draft or "", swap_bytes)
 
 
 def _calibrate(whatif: Overrides, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -62,6 +63,7 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
     settings = loaded.settings
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
 
+    from okno.advisor.beside import beside_of
     from okno.advisor.learnt import learnt, lesson_keeper
     from okno.cli.given_to_parts import server_settings, with_config, with_learnt, worker_options
     from okno.cli.serving import serving
@@ -75,8 +77,11 @@ def _serve(loaded: Loaded, model: LocalModel | None, reporter: Reporter) -> None
     for note in known.notes:
         reporter.note(note)
     options = with_learnt(worker_options(settings, model), known)
+    server = replace(server, beside=beside_of(options))
     reporter.loading(options.name, model.size_bytes if model else 0)
-    keep = lesson_keeper(machine, model.path, known) if model else None
+    # what steps with adapters take is no lesson about the model alone
+    learns = model is not None and not options.adapters
+    keep = lesson_keeper(machine, model.path, known) if model and learns else None
     trace = TraceFile(settings.trace) if settings.trace is not None else None
     with closing(trace) if trace else nullcontext():
         run(serving(options, server, settings.hang_timeout, reporter, keep, trace))

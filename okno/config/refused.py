@@ -81,8 +81,19 @@ REFUSED: tuple[Refused, ...] = (
         "The weights are used as the file stores them: choose a GGUF file with the wanted ones.",
     ),
     Refused(
-        ("--mmproj", "--lora"),
-        "Images and adapters cannot be loaded yet.",
+        ("--mmproj",),
+        "Images cannot be loaded yet.",
+    ),
+    Refused(
+        ("--lora-modules", "--enable-lora"),
+        "Adapters are applied to every request, not chosen by the model's name: "
+        "--lora NAME=PATH:SCALE.",
+    ),
+    Refused(
+        ("--lora-init-without-apply",),
+        "Adapters are applied as they are given, and not changed by requests: leave it out, or "
+        "give a scale of 0.",
+        switch=True,
     ),
     Refused(
         ("--embedding", "--embeddings", "--no-webui"),

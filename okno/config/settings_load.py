@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from okno.config.fields import ENGINE, MODEL, WINDOW, Auto, Layers, Part
+from okno.config.adapters import checked_adapters
+from okno.config.fields import ENGINE, MODEL, WINDOW, Auto, Layers, Part, Words
 from okno.config.flag import Flag
 from okno.core.window import MAX_BATCH_SIZE, KVType
 
@@ -57,6 +58,18 @@ class LoadSettings(Part):
             "here), and the result is kept. What is quantised already stays as it is.",
         ),
     ] = False  # fmt: skip
+    lora: Annotated[
+        tuple[str, ...],
+        Words,
+        AfterValidator(checked_adapters),
+        Flag(
+            ("--lora",), MODEL, "LoRA adapter to apply; may be repeated",
+            "A GGUF adapter, or a folder in PEFT's format (safetensors): a path, or a name in the "
+            "models folder. All of them are applied to every request, each times its scale "
+            "(default 1).",
+            metavar="[NAME=]PATH[:SCALE]", also=("--lora-scaled",),
+        ),
+    ] = ()  # fmt: skip
     model_defaults: Annotated[
         bool,
         Flag(

@@ -28,7 +28,9 @@ class MemoryParts:
     weights: resident weights as stored; repacked: weights in a CPU-specific layout that replaces
     (without mmap) or doubles (with mmap) the stored ones; mapped: pages of the file itself, which
     the kernel can take back; kv: keys and values; state: recurrent; compute: scratch of a step;
-    output: logits; process: interpreter, libraries, the engine's own books.
+    output: logits; process: interpreter, libraries, the engine's own books. Beside the model:
+    adapter: LoRA; draft: a draft model with its own cache and scratch; swap: main memory for
+    states that lose their cells, where so much was asked for.
     """
 
     weights_bytes: int = 0
@@ -39,14 +41,27 @@ class MemoryParts:
     compute_bytes: int = 0
     output_bytes: int = 0
     process_bytes: int = 0
+    adapter_bytes: int = 0
+    draft_bytes: int = 0
+    swap_bytes: int = 0
 
     @property
     def needed_bytes(self) -> int:
         """What cannot be taken back: everything but the mapped pages."""
+        return self.model_bytes + self.process_bytes + self.extra_bytes
+
+    @property
+    def model_bytes(self) -> int:
+        """Of the model and its window."""
         return sum(
             (self.weights_bytes, self.repacked_bytes, self.kv_bytes, self.state_bytes,
-             self.compute_bytes, self.output_bytes, self.process_bytes)
+             self.compute_bytes, self.output_bytes)
         )  # fmt: skip
+
+    @property
+    def extra_bytes(self) -> int:
+        """Of what is beside the model."""
+        return self.adapter_bytes + self.draft_bytes + self.swap_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from okno.core.adapter import Adapter
 from okno.core.errors import BadRequest
 
 MAX_BATCH_SIZE = 256  # sequences llama.cpp can hold (LLAMA_MAX_SEQ in llama-cparams.h)
@@ -29,6 +30,7 @@ class ModelFacts:
     """What the engine says of the loaded model. Sizes in bytes, lengths in tokens.
 
     shares_prefixes: arbitrary prefixes can be shared and rolled back (plain attention only).
+    adapters: applied to all that it computes.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelFacts:
     is_embedding_model: bool
     pooling: str
     special_tokens: dict[str, int] = field(default_factory=dict)
+    adapters: tuple[Adapter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

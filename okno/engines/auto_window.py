@@ -13,7 +13,7 @@ from okno.core.errors import BadSetting, DoesNotFit
 from okno.core.header import ModelHeader
 from okno.core.load import FlashAttention, Load
 from okno.core.machine import Machine
-from okno.core.plan import MemoryPlan, PlannedLoad
+from okno.core.plan import MemoryParts, MemoryPlan, PlannedLoad
 from okno.core.window import MAX_BATCH_SIZE, KVType, Window
 from okno.plan.advice import Trouble, advise
 from okno.plan.attention_choice import settled
@@ -181,11 +181,21 @@ def _against_free(memory: MemoryPlan) -> str:
     return "; ".join(
         f"{size(device.parts.needed_bytes)} needed (weights "
         f"{size(device.parts.weights_bytes + device.parts.repacked_bytes)}, KV "
-        f"{size(device.parts.kv_bytes + device.parts.state_bytes)}){margin}, "
+        f"{size(device.parts.kv_bytes + device.parts.state_bytes)}"
+        f"{_extras(device.parts)}){margin}, "
         f"{size(device.free_bytes or 0)} free on {device.device}"
         f"{', which is main memory too' if device.unified else ''}"
         for device in memory.devices
     )
+
+
+def _extras(parts: MemoryParts) -> str:
+    """What is beside the model, by the setting that asks for it."""
+    amounts = (
+        ("--lora", parts.adapter_bytes), ("--draft", parts.draft_bytes),
+        ("--swap-space", parts.swap_bytes),
+    )  # fmt: skip
+    return "".join(f", {name} {size(n_bytes)}" for name, n_bytes in amounts if n_bytes)
 
 
 def _named(window: Window) -> str:

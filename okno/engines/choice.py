@@ -9,11 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from okno.core.calibration import Calibration, from_json
+from okno.core.errors import DoesNotFit
 from okno.core.load import Load
 from okno.core.machine import Device, Machine
 from okno.core.plan import SpeedPlan
 from okno.core.window import KVType
-from okno.engines.auto_window import Asked, Chosen, choose_window
+from okno.engines.auto_window import Asked, Chosen, choose_window, plain_window
+from okno.engines.beside import blaming, extras_of, notes_beside
 from okno.engines.dry_run import DryRun
 from okno.engines.learning import Learner, RowLearner, StepLearner
 from okno.engines.protocol import WorkerOptions
@@ -22,6 +24,7 @@ from okno.inspect.header import read_header
 from okno.inspect.memory import own_bytes
 from okno.plan.goals import Goal
 from okno.plan.memory import DEFAULT_OVERHEAD, Anchored, Overhead
+from okno.plan.memory_extras import WithExtras
 from okno.plan.refine import refinement_from
 from okno.plan.speed import Planner
 from okno.plan.speed_rough import computes_on_cpu, rough_calibration
@@ -31,55 +34,63 @@ NOTHING: Mapping[str, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """knows_rows: the learner starts from a calibration of what computes, or a lesson. taken: bytes
-    on devices that another model keeps."""
+    """knows_rows: the learner starts from a calibration of what computes, or a lesson.
+    draft_bytes: of the draft model, by device."""
 
     chosen: Chosen
     learner: Learner
     knows_rows: bool
-    taken: Mapping[str, int] = field(default_factory=dict)
+    draft_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-def choose_for(
-    options: WorkerOptions,
-    kv_type: KVType,
-    taken: Mapping[str, int] = NOTHING,
-    held_bytes: Mapping[str, int] | None = None,
-) -> Choice:
-    """The window for `options` here and now. taken: bytes on devices (`cpu`, or a device's id)
-    that are as good as gone. held_bytes: this process has the model loaded and serves, and holds so
-    much on accelerators: what it holds counts as free, and the engine is asked in a child, whose
-    end costs nothing. Raises ModelUnusable for a file that is no sound GGUF, BadSetting,
-    DoesNotFit."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a process that serves holds, by device: of everything on accelerators, and of the draft
+    model, which another window leaves as it is."""
+
+    on_accelerators: Mapping[str, int]
+    draft_bytes: Mapping[str, int]
+
+
+def choose_for(options: WorkerOptions, kv_type: KVType, loaded: Loaded | None = None) -> Choice:
+    """The window for `options` here and now, with what they ask for beside the model. loaded: this
+    process has the model loaded and serves: what it holds counts as free, and the engine is asked
+    in a child, whose end costs nothing. Raises ModelUnusable for a file that is no sound GGUF,
+    BadSetting, DoesNotFit."""
     path = Path(options.model_path)
-    header, machine = read_header(path), _machine(taken, held_bytes or NOTHING)
+    header, machine = read_header(path), _machine(loaded.on_accelerators if loaded else NOTHING)
     asked = _asked(options, kv_type)
     known = _known_calibration(options, machine)
     refinement = refinement_from(options.refinement if known else None)
     planner = Planner(header, known or _guessed(options, machine), refinement)
-    with DryRun(path, header, in_process=held_bytes is None) as dry_run:
-        memory = Anchored(header, machine, dry_run.memory, _overhead(options))
+    held = loaded.draft_bytes if loaded else None
+    with (
+        DryRun(path, header, in_process=loaded is None) as dry_run,
+        extras_of(options, header, machine, held) as extras,
+    ):
+        inner = Anchored(header, machine, dry_run.memory, _overhead(options))
+        memory = WithExtras(inner, header, machine, extras)
         speed = partial(_speed, planner, asked.goal)
-        chosen = choose_window(asked, header, machine, memory, speed)
+        try:
+            chosen = choose_window(asked, header, machine, memory, speed)
+        except DoesNotFit as error:
+            least = asked.load(plain_window(asked, header.ctx_train))
+            raise blaming(error, options, extras.draft_bytes(least)) from None
+        draft = extras.draft_bytes(chosen.load)
+    chosen = replace(chosen, notes=(*chosen.notes, *notes_beside(options, draft)))
     if header.is_embedding_model:
-        return Choice(chosen, RowLearner(), knows_rows=True)
+        return Choice(chosen, RowLearner(), True, draft)
     learner = StepLearner(planner.model(chosen.load), refinement, keeps=known is not None)
-    return Choice(chosen, learner, knows_rows=known is not None)
+    return Choice(chosen, learner, known is not None, draft)
 
 
-def _machine(taken: Mapping[str, int], held: Mapping[str, int]) -> Machine:
+def _machine(held: Mapping[str, int]) -> Machine:
     """This machine as it is without us: what this process already holds, also on accelerators
-    (`held`), is part of the plan; and without what is `taken`."""
+    (`held`), is part of the plan."""
     machine = this_machine()
-    left_bytes = machine.ram.free_bytes + own_bytes() - taken.get("cpu", 0)
-    devices = tuple(
-        _changed(device, held.get(device.id, 0) - taken.get(device.id, 0))
-        for device in machine.devices
-    )
-    left_bytes -= sum(taken.get(device.id, 0) for device in devices if device.unified)
-    return replace(
-        machine, ram=replace(machine.ram, free_bytes=max(0, left_bytes)), devices=devices
-    )
+    free_bytes = machine.ram.free_bytes + own_bytes()
+    devices = tuple(_changed(device, held.get(device.id, 0)) for device in machine.devices)
+    return replace(machine, ram=replace(machine.ram, free_bytes=free_bytes), devices=devices)
 
 
 def _changed(device: Device, by_bytes: int) -> Device:

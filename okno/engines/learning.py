@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,15 +38,15 @@ class StepLearner:
     refinement: Refinement = field(default_factory=Refinement)
     keeps: bool = True
 
-    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
-        """Of the step `ahead` with so many rows of prompts, as far as it was learnt."""
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        """Of the step `ahead` with so many rows of prompts and guesses, as far as it was learnt."""
         n = ahead.decodes
-        parts = [Part(n, 1, ahead.decode_cells // n)] if n else []
+        parts = list(_decoding(n, ahead.decode_cells, guesses))
         if prompt_rows:
             parts.append(Part(1, prompt_rows, ahead.prompt_depth))
         parked = max(0, ahead.used_cells - ahead.decode_cells - ahead.prompt_depth)
-        predicted_s = self.model.batch_s(batch_of(parts, parked), n)
-        return predicted_s * self._factor(n + prompt_rows)
+        predicted_s = self.model.batch_s(batch_of(parts, parked), n + guesses)
+        return predicted_s * self._factor(n + prompt_rows + guesses)
 
     def learn(self, step: Step, used_cells: int, seconds: float) -> None:
         """See Learner."""
@@ -66,6 +67,16 @@ class StepLearner:
         return self.refinement.to_json() if self.keeps else None
 
 
+def _decoding(count: int, cells: int, guesses: int) -> Iterator[Part]:
+    """`count` sequences that decode, over `cells` in all, with guesses spread evenly."""
+    if not count:
+        return
+    each, more = divmod(guesses, count)
+    yield Part(count - more, 1 + each, cells // count)
+    if more:
+        yield Part(more, 2 + each, cells // count)
+
+
 @dataclass(slots=True)
 class RowLearner:
     """Where no speed is predicted (the scripted engine, embedding models): every row costs the
@@ -73,9 +84,9 @@ class RowLearner:
 
     rows: LearntRows = field(default_factory=LearntRows)
 
-    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
-        """Of the step `ahead` with so many rows of prompts."""
-        return self.rows.seconds(ahead, prompt_rows)
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        """Of the step `ahead` with so many rows of prompts and guesses."""
+        return self.rows.seconds(ahead, prompt_rows, guesses)
 
     def learn(self, step: Step, used_cells: int, seconds: float) -> None:
         """See Learner."""

@@ -72,7 +72,7 @@ class LlamaDraft:
         self._cost = RowCost()
 
     def seconds(self, rows: int) -> float:
-        return self._cost.seconds(rows)
+        return self._cost.of(rows)
 
     def keep(self, ids: Collection[str]) -> None:
         for id in [id for id in self._held if id not in ids]:

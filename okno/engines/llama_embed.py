@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from okno.core.errors import BadRequest, DoesNotFit
 from okno.core.window import Window
 from okno.engines.engine import EngineBroken
+from okno.engines.llama_adapters import Adapters
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log
 from okno.schedule.step import Span
@@ -26,13 +27,14 @@ PIECE_TOKENS = 256
 class Embedder:
     """Vectors of n_embd float32. At most `max_tokens` per input, the window's ctx."""
 
-    def __init__(self, model: LlamaModel, window: Window, threads: int) -> None:
+    def __init__(self, model: LlamaModel, adapters: Adapters, window: Window, threads: int) -> None:
         self._pools = model.is_embedding_model
         self._n_embd = model.n_embd
         self.max_tokens = min(window.ctx, model.ctx_train) if self._pools else window.ctx
         rows = self.max_tokens if self._pools else min(PIECE_TOKENS, self.max_tokens)
         self._batch = Batch(rows)
         self._context = self._open(model, rows, threads)
+        adapters.apply_to(self._context)
 
     def embed(
         self, tokens: Sequence[int], piece_rows: Callable[[], int]

@@ -16,10 +16,10 @@ from okno.core.load import Load, context_sizes
 from okno.core.plan import MemoryPlan
 from okno.core.window import KVType, MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.auto_window import Chosen
-from okno.engines.choice import choose_for
-from okno.engines.draft_memory import choose_beside_draft
+from okno.engines.choice import Loaded, choose_for
 from okno.engines.engine import EngineBroken
 from okno.engines.knee import measure_rows
+from okno.engines.llama_adapters import Adapters
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llama_embed import Embedder
@@ -60,11 +60,11 @@ class LlamaCpp:
         kv_type = _checked_kv_type(options)
         self._options = options
         start_backend()
-        choose = choose_beside_draft if options.draft_path else choose_for
-        choice = choose(options, kv_type)
-        chosen, self.learner, self._taken = choice.chosen, choice.learner, choice.taken
+        choice = choose_for(options, kv_type)
+        chosen, self.learner, self._draft_bytes = choice.chosen, choice.learner, choice.draft_bytes
         self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress)
+        self._adapters = Adapters(self._model, options.adapters)
         self.vocab = vocabulary_of_model(self._model.pointer)
         self.chat_template = self._model.chat_template
         self.adds_bos = self.vocab.adds_bos
@@ -111,7 +111,7 @@ class LlamaCpp:
         self, tokens: Sequence[int], piece_rows: Callable[[], int]
     ) -> Generator[None, None, NDArray[np.float32]]:
         if self._embedder is None:
-            self._embedder = Embedder(self._model, self.window, self._threads)
+            self._embedder = Embedder(self._model, self._adapters, self.window, self._threads)
         return (yield from self._embedder.embed(tokens, piece_rows))
 
     def _draft_model(self, options: WorkerOptions) -> LlamaDraft:
@@ -126,12 +126,16 @@ class LlamaCpp:
         parts = [device.parts for device in self._planned.devices]
         return MemoryUse(
             process_bytes=psutil.Process().memory_info().rss,
-            weights_bytes=self._model.size_bytes + (self.drafter.size_bytes if self.drafter else 0),
+            weights_bytes=self._weights_bytes(),
             kv_bytes=sum(part.kv_bytes + part.state_bytes for part in parts),
             free_bytes=free_memory().free_bytes,
             own_bytes=own_bytes(),
             device_bytes=on_accelerators(self._planned),
         )
+
+    def _weights_bytes(self) -> int:
+        draft_bytes = self.drafter.size_bytes if self.drafter else 0
+        return self._model.size_bytes + self._adapters.size_bytes + draft_bytes
 
     def _apply(self, operation: Operation) -> None:
         match operation:
@@ -157,8 +161,9 @@ class LlamaCpp:
     def prepare_resize(self, change: WindowChange) -> LlamaResize:
         """See engines.engine.Engine.prepare_resize."""
         options = changed_options(self._options, self.window, change)
-        kv_type, held = _checked_kv_type(options), on_accelerators(self._planned)
-        choice = choose_for(self._with_same_attention(options), kv_type, self._taken, held)
+        loaded = Loaded(on_accelerators(self._planned), self._draft_bytes)
+        same = self._with_same_attention(options)
+        choice = choose_for(same, _checked_kv_type(options), loaded)
         return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
 
     def _with_same_attention(self, options: WorkerOptions) -> WorkerOptions:
@@ -238,6 +243,7 @@ class LlamaCpp:
                 f"{window.ctx:,} ({window.kv_type}): {' | '.join(recent_problems())}. "
                 "Ask for a smaller --ctx or --batch-size."
             )
+        self._adapters.apply_to(context)
         return context
 
 
@@ -305,4 +311,5 @@ def _facts(model: LlamaModel, vocab: LlamaVocabulary, options: WorkerOptions) ->
         is_embedding_model=model.is_embedding_model,
         pooling=pooling,
         special_tokens=vocab.special_tokens(),
+        adapters=options.adapters,
     )

@@ -208,8 +208,9 @@ class EngineLoop:
     def _schedule(self) -> Step:
         drafts = None
         if self.speculation is not None:
-            rows = self._prompt_rows(self.scheduler.ahead())
-            drafts = self.speculation.propose(self.scheduler, rows)
+            ahead = self.scheduler.ahead()
+            rows = self._prompt_rows(ahead)
+            drafts = self.speculation.propose(self.scheduler, ahead, rows)
         self.meter.allowed = None
         return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows, drafts)
 
@@ -229,8 +230,9 @@ class EngineLoop:
         return self._pacer.prompt_rows(self.scheduler.ahead())
 
     def _execute(self, step: Step, began: float) -> None:
+        by_model = self.speculation.by_model if self.speculation is not None else ()
         record = self.meter.opened(
-            step, self._tasks, self.scheduler, self.engine.window.step_tokens
+            step, self._tasks, self.scheduler, self.engine.window.step_tokens, by_model
         )
         started = self._clock()
         for span in step.spans:
@@ -246,7 +248,7 @@ class EngineLoop:
         sampled = self._sample(step, logits, now)
         self.scheduler.update(step, sampled)
         if self.speculation is not None:
-            self.speculation.learn(step, sampled, used_cells)
+            self.speculation.learn(step, sampled)
         booked = self._clock()
         self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)

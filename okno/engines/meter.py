@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from okno.core.events import Finished
@@ -53,10 +53,19 @@ class StepMeter:
         self.tally.prefix_hits += sequence.cached > 0
 
     def opened(
-        self, step: Step, tasks: Mapping[str, Task], scheduler: Scheduler, row_budget: int
+        self,
+        step: Step,
+        tasks: Mapping[str, Task],
+        scheduler: Scheduler,
+        row_budget: int,
+        by_model: Collection[str] = (),
     ) -> StepRecord:
-        """The record of a step that is scheduled, its times and accepted drafts still open."""
-        pieces = [_piece(span, tasks[span.id].sequence.prompt_tokens) for span in step.spans]
+        """The record of a step that is scheduled, its times and accepted drafts still open.
+        by_model: the sequences whose drafts a draft model guessed."""
+        pieces = [
+            _piece(span, tasks[span.id].sequence.prompt_tokens, span.id in by_model)
+            for span in step.spans
+        ]
         live, waiting = len(scheduler.live), len(scheduler.waiting)
         why = reason(
             pieces, step.decodes, row_budget=row_budget, allowed=self.allowed,
@@ -93,8 +102,11 @@ class StepMeter:
                 piece.accepted = max(0, len(found.tokens) - 1) if found else 0
                 drafts += piece.drafts
                 accepted += piece.accepted
-        self.tally.drafted += drafts
-        self.tally.accepted += accepted
+                source = self.tally.from_model if piece.by_model else self.tally.from_text
+                source.checked += piece.drafts
+                source.right += piece.accepted
+        self.tally.decoding_steps += decodes > 0
+        self.tally.checking_steps += drafts > 0
         self.tally.step(rows, at.booked - at.began, record.used_cells / scheduler.pool.size)
         began = at.began if self._last_booked is None else self._last_booked
         self.lately.ran(decodes, rows - decodes - drafts, at.booked - began, accepted)
@@ -112,11 +124,11 @@ class StepMeter:
         self.lately.lengths.learn(tokens, cut=finished.reason == "length")
 
 
-def _piece(span: Span, prompt_tokens: int) -> Piece:
+def _piece(span: Span, prompt_tokens: int, by_model: bool) -> Piece:
     rows, start = len(span.tokens), span.start
     drafts = span.logits - 1 if span.logits > 1 else 0
     decoding = start >= prompt_tokens and rows - drafts == 1
-    return Piece(span.id, span.seq, start, rows, decoding, drafts)
+    return Piece(span.id, span.seq, start, rows, decoding, drafts, 0, by_model and drafts > 0)
 
 
 def _kinds(operations: tuple[Operation, ...]) -> dict[str, int]:

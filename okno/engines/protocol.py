@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from okno.core.adapter import Adapter
 from okno.core.errors import ErrorInfo
 from okno.core.events import Accepted, Delta, Failed, Finished, Queued
 from okno.core.request import Message, Request
@@ -32,7 +33,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine and
     model, None: nothing yet. trace: send the record of every step.
     speculate: who guesses next tokens; draft_path: a draft model's file, empty: none; it guesses at
-    most draft_tokens at once.
+    most draft_tokens at once. adapters: GGUF files of LoRA, all applied to all that is computed.
     """
 
     model_path: str
@@ -64,6 +65,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speculate: Literal["auto", "lookup", "draft", "off"] = "auto"
     draft_path: str = ""
     draft_tokens: int = 8
+    adapters: tuple[Adapter, ...] = ()
 
 
 # Server to worker ------------------------------------------------------------------------------

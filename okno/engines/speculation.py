@@ -9,7 +9,7 @@ sampling agrees with it (Task.sample).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from okno.core.window import Window
@@ -17,13 +17,13 @@ from okno.engines.draft_source import DraftSource
 from okno.engines.drafter import Drafter
 from okno.engines.engine import Engine
 from okno.engines.protocol import WorkerOptions
+from okno.schedule.cost import Ahead, StepCost
 from okno.schedule.drafting import (
     NOTHING,
     Account,
     Choice,
     Offer,
     Plain,
-    StepCost,
     best_case,
     choose,
     nothing,
@@ -54,9 +54,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A step that ran: as it would have been without, and the guesses it checked."""
+    """A step that ran. rows: without the guesses it checked, which were `right` so often."""
 
-    plain: Plain
+    rows: int = 0
+    decodes: bool = False
     checked: int = 0
     right: int = 0
 
@@ -85,20 +86,27 @@ class Speculation:
         self._draft_s = self._model.seconds if self._model is not None else nothing
         self._drafted: dict[str, Guess] = {}
         self._spent_s = self._invested_s = 0.0
-        self._last = _Checked(Plain(0, 0, 0, 0))
+        self._last = _Checked()
         self._judged: dict[int, tuple[int, bool]] = {}  # rows: until which step, is hopeless
+
+    @property
+    def by_model(self) -> Collection[str]:
+        """The sequences whose guesses in the next step are the draft model's."""
+        return self._drafted.keys()
 
     # Before the step -----------------------------------------------------------------------------
 
-    def propose(self, scheduler: Scheduler, prompt_rows: int) -> Mapping[str, tuple[int, ...]]:
-        """Guesses to check in the next step, by sequence. prompt_rows: that it takes at most."""
+    def propose(
+        self, scheduler: Scheduler, ahead: Ahead, prompt_rows: int
+    ) -> Mapping[str, tuple[int, ...]]:
+        """Guesses to check in the step `ahead`, by sequence. prompt_rows: that it takes at most."""
         self._drafted, self._spent_s, self._invested_s = {}, 0.0, 0.0
         if self._text is not None:
             self._text.guesses = {}
         decoding = [sequence for sequence in scheduler.live.values() if sequence.decoding]
         if not decoding or not scheduler.limits.truncates:
             return {}
-        plain = self._plain(scheduler, len(decoding), prompt_rows)
+        plain = self._plain(scheduler, ahead, prompt_rows)
         if self._is_hopeless(plain):
             return {}
         self._forget(scheduler)
@@ -109,17 +117,17 @@ class Speculation:
             choice = self._choice_with_model(self._model, decoding, offers, plain)
         return self._checked(choice)
 
-    def _plain(self, scheduler: Scheduler, decodes: int, prompt_rows: int) -> Plain:
+    def _plain(self, scheduler: Scheduler, ahead: Ahead, prompt_rows: int) -> Plain:
         """The step without guesses, as far as it can be foretold. Beside prompts there are none:
         their rows take the time that a step may, and are worth a token each for certain."""
         live, most = scheduler.live.values(), self._window.step_tokens
-        uncomputed = sum(s.remaining for s in live if not s.decoding)
+        decodes, uncomputed = ahead.decodes, ahead.prompt_tokens
         rows = min(most, decodes + min(prompt_rows, uncomputed))
         free = min(most, scheduler.pool.free, rows + decodes * LONGEST_GUESS) - rows
         free = 0 if uncomputed else free
         if scheduler.limits.outputs is not None:
             free = min(free, scheduler.limits.outputs - len(live))
-        return Plain(rows, scheduler.pool.used + rows, decodes, max(0, free))
+        return Plain(ahead, rows - decodes, max(0, free))
 
     def _is_hopeless(self, plain: Plain) -> bool:
         """Not even guesses that are always right would pay beside so many rows."""
@@ -177,15 +185,14 @@ class Speculation:
 
     # After the step ------------------------------------------------------------------------------
 
-    def learn(self, step: Step, sampled: Mapping[str, Sampled], used_cells: int) -> None:
-        """`step` gave `sampled`. used_cells: of the pool, its own included."""
+    def learn(self, step: Step, sampled: Mapping[str, Sampled]) -> None:
+        """`step` gave `sampled`."""
         checked = sum(len(span.drafts) for span in step.spans)
-        plain = Plain(step.rows - checked, used_cells - checked, step.decodes, checked)
         right = 0
         for id, found in sampled.items():
             right += max(0, len(found.tokens) - 1)
             self._compare(id, found.tokens)
-        self._last = _Checked(plain, checked, right)
+        self._last = _Checked(step.rows - checked, step.decodes > 0, checked, right)
         self._count(self._last)
 
     def took(self, seconds: float) -> None:
@@ -194,7 +201,7 @@ class Speculation:
         apart."""
         seconds = max(0.0, seconds - self._spent_s - self._invested_s)
         self._book(self._last, seconds)
-        self._measured.learn(self._last.plain.rows + self._last.checked, seconds)
+        self._measured.learn(self._last.rows + self._last.checked, seconds)
 
     def _compare(self, id: str, came: tuple[int, ...]) -> None:
         if self._model is not None and id in self._drafted:
@@ -204,7 +211,7 @@ class Speculation:
 
     def _count(self, last: _Checked) -> None:
         counts = self.counts
-        counts.steps += last.plain.outputs > 0
+        counts.steps += last.decodes
         counts.checking_steps += last.checked > 0
         counts.checked += last.checked
         counts.right += last.right
@@ -212,13 +219,12 @@ class Speculation:
     def _book(self, last: _Checked, seconds: float) -> None:
         """Settle what was lost and won against the step without. A step that took several times
         what was to be expected met something else."""
-        plain, measured = last.plain, self._measured
-        plain_s = plain.seconds(measured) or seconds
+        plain_s = self._measured.of(last.rows) or seconds
         lost_s = self._spent_s
         if last.checked:
-            expected_s = measured.seconds(plain.rows + last.checked) or seconds
+            expected_s = self._measured.of(last.rows + last.checked) or seconds
             lost_s += min(seconds, STRANGE * expected_s) - plain_s
-        self._account.book(plain_s, lost_s, last.right * plain_s / max(1, plain.rows))
+        self._account.book(plain_s, lost_s, last.right * plain_s / max(1, last.rows))
 
 
 def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | None:

@@ -21,7 +21,8 @@ Why = Literal[
 
 class Piece(msgspec.Struct, array_like=True, gc=False):
     """The rows of one sequence in a step, at positions start... decoding: only its newest token
-    was left to compute. drafts: guessed tokens at the end of its rows, `accepted` of them right."""
+    was left to compute. drafts: guessed tokens at the end of its rows, `accepted` of them right;
+    by_model: a draft model guessed them, not the sequence's own text."""
 
     request: str
     slot: int
@@ -30,6 +31,14 @@ class Piece(msgspec.Struct, array_like=True, gc=False):
     decoding: bool
     drafts: int = 0
     accepted: int = 0
+    by_model: bool = False
+
+    @property
+    def source(self) -> str | None:
+        """Of its drafts; None without any."""
+        if not self.drafts:
+            return None
+        return "model" if self.by_model else "text"
 
 
 class StepRecord(msgspec.Struct, array_like=True, gc=False):

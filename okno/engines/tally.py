@@ -37,17 +37,36 @@ class Histogram(msgspec.Struct):
         return Histogram(counts, self.total + other.total)
 
 
+class Drafts(msgspec.Struct):
+    """Guessed tokens that were computed, and those of them that were right."""
+
+    checked: int = 0
+    right: int = 0
+
+    def __add__(self, other: Drafts) -> Drafts:
+        return Drafts(self.checked + other.checked, self.right + other.right)
+
+
 class Tally(msgspec.Struct):
-    """rows, seconds, kv_share: per step (kv_share: cells in use of the pool's). drafted, accepted:
-    guessed tokens. prefix_hits: requests whose prompt began in the cache."""
+    """rows, seconds, kv_share: per step (kv_share: cells in use of the pool's). decoding_steps: in
+    which a sequence decoded; checking_steps: those of them that checked guesses. from_text,
+    from_model: guessed from the sequences' own text, by a draft model. prefix_hits: requests whose
+    prompt began in the cache."""
 
     rows: Histogram = msgspec.field(default_factory=lambda: Histogram.over(STEP_ROWS))
     seconds: Histogram = msgspec.field(default_factory=lambda: Histogram.over(STEP_SECONDS))
     kv_share: Histogram = msgspec.field(default_factory=lambda: Histogram.over(SHARES))
     preemptions: int = 0
-    drafted: int = 0
-    accepted: int = 0
     prefix_hits: int = 0
+    decoding_steps: int = 0
+    checking_steps: int = 0
+    from_text: Drafts = msgspec.field(default_factory=Drafts)
+    from_model: Drafts = msgspec.field(default_factory=Drafts)
+
+    @property
+    def drafts(self) -> Drafts:
+        """From whichever source."""
+        return self.from_text + self.from_model
 
     def step(self, rows: int, seconds: float, kv_share: float) -> None:
         self.rows.observe(STEP_ROWS, rows)
@@ -60,9 +79,11 @@ class Tally(msgspec.Struct):
             self.seconds + other.seconds,
             self.kv_share + other.kv_share,
             self.preemptions + other.preemptions,
-            self.drafted + other.drafted,
-            self.accepted + other.accepted,
             self.prefix_hits + other.prefix_hits,
+            self.decoding_steps + other.decoding_steps,
+            self.checking_steps + other.checking_steps,
+            self.from_text + other.from_text,
+            self.from_model + other.from_model,
         )
 
 

@@ -57,6 +57,7 @@ def _piece_args(piece: Piece) -> TraceEvent:
         "rows": piece.rows,
         "drafts": piece.drafts,
         "accepted": piece.accepted,
+        "draft_source": piece.source,
     }
 
 

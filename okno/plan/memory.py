@@ -173,9 +173,8 @@ class _Anchor:
         return all(abs(n_bytes) <= EXACT_BYTES for n_bytes in self.differences.values())
 
 
-_ENGINE_PARTS = tuple(
-    f.name for f in fields(MemoryParts) if f.name not in ("process_bytes", "mapped_bytes")
-)
+_NOT_ENGINE = ("process_bytes", "mapped_bytes", "adapter_bytes", "draft_bytes", "swap_bytes")
+_ENGINE_PARTS = tuple(f.name for f in fields(MemoryParts) if f.name not in _NOT_ENGINE)
 
 
 def _differences(told: MemoryPlan, ours: MemoryPlan) -> dict[tuple[str, str], int]:

@@ -87,13 +87,14 @@ class _Asked:
 
     step_time: StepTime
 
-    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
         n = ahead.decodes
-        rows, depths = [1] * n, [ahead.decode_cells // n] * n if n else []
+        rows = [1 + guesses // n + (place < guesses % n) for place in range(n)]
+        depths = [ahead.decode_cells // n] * n if n else []
         if prompt_rows:
             rows, depths = [*rows, prompt_rows], [*depths, ahead.prompt_depth]
         parked = max(0, ahead.used_cells - ahead.decode_cells - ahead.prompt_depth)
-        return self.step_time(rows, depths, n, parked_cells=parked)
+        return self.step_time(rows, depths, n + guesses, parked_cells=parked)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What a step will cost: the question the scheduler asks before it adds rows of prompts."""
+"""What a step will cost: the question asked before rows of prompts or of guesses are added."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ class Ahead:
 
 
 class StepCost(Protocol):
-    """Predicts the time of steps; engines/learning.py's StepLearner is the one that serves."""
+    """Predicts the time of steps. For prompts engines/learning.py's StepLearner serves, for guesses
+    row_cost.py's RowCost."""
 
-    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
-        """Of the step `ahead` with so many rows of prompts."""
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        """Of the step `ahead` with so many rows of prompts, and so many guessed tokens behind those
+        of sequences that decode; 0: nothing is known yet."""
         ...
 
 
@@ -38,9 +40,9 @@ class LearntRows:
     def __init__(self) -> None:
         self._row_s: float | None = None
 
-    def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
         row_s = FIRST_GUESS_ROW_S if self._row_s is None else self._row_s
-        return row_s * (ahead.decodes + prompt_rows)
+        return row_s * (ahead.decodes + prompt_rows + guesses)
 
     def observe(self, rows: int, seconds: float) -> None:
         """A step of `rows` rows took `seconds`; those of a few rows teach nothing about prompts."""

@@ -1,10 +1,11 @@
 """How many guessed tokens a step checks: as many as make tokens come faster, often none.
 
 A guess costs a row. Rows up to the knee cost little, so a guess that is often right pays; what a
-row costs here and now says `StepCost`, how often guesses are right is learnt. Whoever guesses is
-asked at every step, also when nothing is checked: the token sampled then tells whether the guess
-would have been right, so nobody has to try a text out to know whether it repeats itself. Only
-where guessing itself costs (a draft model) `Patience` tries again now and then, ever more rarely.
+row costs here and now says `StepCost` (cost.py), how often guesses are right is learnt. Whoever
+guesses is asked at every step, also when nothing is checked: the token sampled then tells whether
+the guess would have been right, so nobody has to try a text out to know whether it repeats itself.
+Only where guessing itself costs (a draft model) `Patience` tries again now and then, ever more
+rarely.
 
 `Account` bounds the damage of wrong beliefs: what speculation loses, by the clock, against what
 steps without it are believed to take is at most ALLOWANCE of the time, CREDIT_STEPS steps and one
@@ -16,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from okno.schedule.cost import Ahead, StepCost
 from okno.schedule.lookup import Guess
 
 LEVELS = 17
@@ -33,15 +34,6 @@ MOST_SAVED_STEPS = 8
 
 FIRST_WAIT = 16
 LONGEST_WAIT = 1024
-
-
-class StepCost(Protocol):
-    """What a step costs on this machine."""
-
-    def seconds(self, rows: int, cells: int, outputs: int) -> float:
-        """Seconds of a step of `rows` rows, `outputs` of them with logits, while `cells` KV cells
-        are in use."""
-        ...
 
 
 # How often guesses are right ---------------------------------------------------------------------
@@ -105,14 +97,17 @@ class Acceptance:
 class Plain:
     """The step without guesses. free_rows: that guesses may take at most."""
 
-    rows: int
-    cells: int
-    outputs: int
+    ahead: Ahead
+    prompt_rows: int
     free_rows: int
+
+    @property
+    def rows(self) -> int:
+        return self.ahead.decodes + self.prompt_rows
 
     def seconds(self, cost: StepCost, guesses: int = 0) -> float:
         """What it costs with so many guesses."""
-        return cost.seconds(self.rows + guesses, self.cells + guesses, self.outputs + guesses)
+        return cost.seconds(self.ahead, self.prompt_rows, guesses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from statistics import median
 
+from okno.schedule.cost import Ahead
+
 LEARNING_RATE = 0.125
 MOST_JUMP = 2.0
 UNKNOWN_GROWTH = 0.5  # of proportional, where only one count is known
@@ -49,7 +51,7 @@ class _Figure:
 
 
 class RowCost:
-    """drafting.StepCost of what ran; cells and outputs are taken to go with the rows."""
+    """cost.StepCost of what ran; cells and outputs are taken to go with the rows."""
 
     def __init__(self) -> None:
         self._figures: dict[int, _Figure] = {}
@@ -71,8 +73,12 @@ class RowCost:
         """Enough steps of `rows` rows ran for their figure to be more than a first impression."""
         return rows in self._figures and self._figures[rows].is_known
 
-    def seconds(self, rows: int, cells: int = 0, outputs: int = 0) -> float:
-        """Predicted seconds of a step; 0 before any count is known."""
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        """See StepCost."""
+        return self.of(ahead.decodes + prompt_rows + guesses)
+
+    def of(self, rows: int) -> float:
+        """Predicted seconds of a step of `rows` rows; 0 before any count is known."""
         found = self._predicted.get(rows)
         if found is None:
             found = self._predicted[rows] = self._predict(rows)
@@ -83,7 +89,7 @@ class RowCost:
             return 0.0
         least = min(n for n, figure in self._figures.items() if figure.is_known)
         if rows < least:  # else guesses beside fewer rows than ever ran would seem free
-            return self.seconds(least) * rows / least
+            return self.of(least) * rows / least
         fixed_s, row_s = self._line
         drawn_s = fixed_s + row_s * rows
         if not self.is_known(rows):

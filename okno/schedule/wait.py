@@ -1,10 +1,10 @@
 """How long those that wait will wait until their prompt begins to be computed.
 
 Time is counted in steps. Every live sequence needs so many more of them, the first to end gives its
-slot to the next in the queue. Prompts are computed one after the other, the one that is due first,
-so many rows a step beside those that decode: they make steps longer, not more. A wait is its number
-of steps at the pace of late, and the prompt rows that fall into them. What can't be known is taken
-as it was lately: lengths of answers (schedule/lengths.py), the cached share of prompts.
+slot to the next in the queue. Prompts advance by so many rows a step beside those that decode,
+shared between clients (wait_prompts.py): they make steps longer, not more. A wait is its number of
+steps at the pace of late, and the prompt rows that fall into them. What can't be known is taken as
+it was lately: lengths of answers (schedule/lengths.py), the cached share of prompts.
 
 Left out: who arrives later and is served first (fairness), waiting for a prefix that a neighbour
 computes, preemption.
@@ -21,19 +21,24 @@ from itertools import islice
 from okno.schedule.lately import Lately, Pace
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
+from okno.schedule.wait_prompts import Prompt, Underway
 
+ROUNDING = 1e-9  # of sums of floats, which must not lose a whole step
 LOOKED_AT = 128  # places of a queue that are followed one by one; it takes 3 to 5 us each
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a sequence still takes: rows of its prompt, tokens of its answer, KV cells on average
-    until its end. due: of those in slots the prompt with the least is computed first."""
+    until its end. due: of a client's prompts in slots the one with the least is computed first.
+    weight: of its client's share."""
 
     prompt_rows: float
     answer_tokens: float
     cells: float
     due: float = 0.0
+    client: str = ""
+    weight: float = 1.0
 
 
 def estimated_waits(scheduler: Scheduler, lately: Lately) -> list[float | None]:
@@ -65,79 +70,70 @@ def work_of(sequence: Sequence, lately: Lately, *, new: bool) -> Work:
     limit = sequence.max_tokens - sequence.prompt_tokens
     answer = lately.lengths.remaining(sequence.generated, limit)
     rows = owed * (1 - lately.cached_share) if new else owed
-    return Work(rows, answer, len(sequence.known) + answer / 2, sequence.due)
+    cells = len(sequence.known) + answer / 2
+    return Work(rows, answer, cells, sequence.due, sequence.client, sequence.weight)
 
 
 def waits(
     live: Iterable[Work], waiting: Iterable[Work], pace: Pace, slots: int, pool_cells: int
 ) -> Iterator[float]:
-    """Seconds until each of `waiting` (in the order of the queue) starts beside `live` (the one
-    due first in front) when at most `slots` are live and their cells fit the pool."""
-    run = _Run(pace)
+    """Seconds until each of `waiting` (in the order of the queue) starts beside `live` when at most
+    `slots` are live and their cells fit the pool."""
+    run = _Run(pace, Underway(pace.piece_rows))
     for work in live:
         run.start(work)
     for work in waiting:
-        while run.ends and (len(run.ends) >= slots or run.cells + work.cells > pool_cells):
+        while run.live and (run.live >= slots or run.cells + work.cells > pool_cells):
             run.end_one()
-        yield run.seconds_at(run.begin(work.due))
+        yield run.seconds_at(run.begin(work))
         run.start(work)
-
-
-@dataclass(slots=True)
-class _Prompt:
-    """A prompt on its way, all computed at the step `done`."""
-
-    due: float
-    rows: float
-    done: float
 
 
 @dataclass(slots=True)
 class _Run:
-    """The course of things, in steps from now. ends: (step of its end, cells) of those that run;
-    prompts: those that are not computed yet; prompt_rows: of all that have started, computed at
-    the step all_done."""
+    """The course of things, in steps from now. prompts: those that are not computed yet; ends:
+    (step of its end, cells) of those that decode; prompt_rows: of all that have started, computed
+    at the step all_done."""
 
     pace: Pace
+    prompts: Underway
     now: float = 0.0
     all_done: float = 0.0
     prompt_rows: float = 0.0
     cells: float = 0.0
     ends: list[tuple[float, float]] = field(default_factory=list)
-    prompts: list[_Prompt] = field(default_factory=list)
+
+    @property
+    def live(self) -> int:
+        return len(self.ends) + len(self.prompts)
 
     def start(self, work: Work) -> None:
-        first = self.now
-        if work.prompt_rows:
-            steps = work.prompt_rows / self.pace.piece_rows
-            first += self._steps_before(work.due) + steps
-            for prompt in self.prompts:
-                prompt.done += steps if prompt.due > work.due else 0
-            self.prompts.append(_Prompt(work.due, work.prompt_rows, first))
-            self.all_done = max(self.now, self.all_done) + steps
-            self.prompt_rows += work.prompt_rows
+        answer_steps = work.answer_tokens / self.pace.advance
         self.cells += work.cells
-        heapq.heappush(self.ends, (first + work.answer_tokens / self.pace.advance, work.cells))
+        if not work.prompt_rows:
+            heapq.heappush(self.ends, (self.now + answer_steps, work.cells))
+            return
+        self.prompts.add(
+            Prompt(work.client, work.weight, work.due, work.prompt_rows, answer_steps, work.cells)
+        )
+        self.all_done = max(self.now, self.all_done) + work.prompt_rows / self.pace.piece_rows
+        self.prompt_rows += work.prompt_rows
 
     def end_one(self) -> None:
-        end, cells = heapq.heappop(self.ends)
-        self.now = max(self.now, end)
+        """Go on to the end of the next answer."""
+        ends = [self.now + step + prompt.then for step, prompt in self.prompts.done()]
+        end = max(self.now, min([*ends, *(step for step, _ in self.ends[:1])]))
+        for step, prompt in self.prompts.passed(end - self.now):
+            heapq.heappush(self.ends, (self.now + step + prompt.then, prompt.cells))
+        self.now = end
+        _, cells = heapq.heappop(self.ends)
         self.cells -= cells
-        self.prompts = [prompt for prompt in self.prompts if prompt.done > self.now]
 
-    def begin(self, due: float) -> float:
+    def begin(self, work: Work) -> float:
         """The step in which the first row of one that starts now is computed: what the prompts
         before it leave of their last step is its."""
-        return max(self.now, math.floor(self.now + self._steps_before(due)))
-
-    def _steps_before(self, due: float) -> float:
-        """Steps of prompts that are computed before that of one which is `due`."""
-        piece = self.pace.piece_rows
-        return sum(
-            min(prompt.rows / piece, prompt.done - self.now)
-            for prompt in self.prompts
-            if prompt.due <= due and prompt.done > self.now
-        )
+        first = self.now + self.prompts.first_row(work.client, work.due)
+        return max(self.now, math.floor(first + ROUNDING))
 
     def seconds_at(self, step: float) -> float:
         """From now until `step` begins."""

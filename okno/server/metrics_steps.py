@@ -22,11 +22,28 @@ def tally_metrics(tally: Tally) -> Iterator[Metric]:
     for name, about, value in (
         ("preemptions", "Sequences sent back to wait because the KV pool was full",
          tally.preemptions),
-        ("drafted_tokens", "Guessed tokens that were computed", tally.drafted),
-        ("accepted_draft_tokens", "Guessed tokens that were right", tally.accepted),
         ("prefix_hits", "Requests whose prompt began in the cache", tally.prefix_hits),
+        ("decoding_steps", "Steps in which a sequence decoded", tally.decoding_steps),
+        ("checking_steps", "Steps that checked guessed tokens", tally.checking_steps),
     ):  # fmt: skip
         yield CounterMetricFamily(f"okno_{name}", about, value=value)
+    yield from _drafts(tally)
+
+
+def _drafts(tally: Tally) -> Iterator[Metric]:
+    """Guessed tokens by who guessed: the sequences' own text, or a draft model."""
+    sources = {"text": tally.from_text, "model": tally.from_model}
+    checked = CounterMetricFamily(
+        "okno_drafted_tokens", "Guessed tokens that were computed", labels=["source"]
+    )
+    right = CounterMetricFamily(
+        "okno_accepted_draft_tokens", "Guessed tokens that were right", labels=["source"]
+    )
+    for source, drafts in sources.items():
+        checked.add_metric([source], drafts.checked)
+        right.add_metric([source], drafts.right)
+    yield checked
+    yield right
 
 
 def histogram(name: str, about: str, bounds: Bounds, found: Histogram) -> HistogramMetricFamily:

@@ -92,6 +92,8 @@ def model_body(context: Context) -> dict[str, object]:
             "n_embd": facts.n_embd,
             "n_ctx_train": facts.ctx_train,
         }
+        if facts.adapters:
+            body["adapters"] = [{"name": a.name, "scale": a.scale} for a in facts.adapters]
     return body
 
 

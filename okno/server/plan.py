@@ -122,7 +122,7 @@ def _plan(context: Context, fields: PlanFields) -> dict[str, object]:
     template = load_template(mmap=bool(fields.mmap), gpu_layers=_gpu_layers(fields.gpu_layers))
     asked = plan_request(
         words, overrides=overrides, models_dir=context.settings.models_dir, template=template,
-        by_name=by_name,
+        by_name=by_name, beside=None if by_name else context.settings.beside,
     )  # fmt: skip
     return {"object": "okno.plan", **as_json(make_plan(asked, machine=here(status)))}
 

@@ -362,7 +362,7 @@ REFUSED = {
     "images": "text only",
     "input": "use messages or prompt",
     "web_search_options": "nothing is fetched from the network",
-    "lora": "adapters are not supported",
+    "lora": "adapters are given to the server (--lora) and applied to every request",
     "system": "send it as a message with the role system",
     "moderation": "there is no moderation",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from okno.advisor.beside import Beside
 from okno.config.explain import Explained
 from okno.config.network import (
     DEFAULT_DRAIN_TIMEOUT_S,
@@ -42,7 +43,7 @@ class ServerSettings:
     full before its request is cancelled. drain_timeout_s: how long SIGTERM waits for streams.
     defaults: of generation. config, config_file: what GET /okno/v1/config shows. models_dir: where
     plans look for models by name. model_path: of the served model, known before it is loaded; None
-    when it has no file, or the engine alone knows it.
+    when it has no file, or the engine alone knows it. beside: what is loaded with it.
     """
 
     model: str = "default"
@@ -66,6 +67,7 @@ class ServerSettings:
     config_file: str | None = None
     models_dir: Path | None = None
     model_path: Path | None = None
+    beside: Beside = field(default_factory=Beside)
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.api_key:

@@ -83,4 +83,5 @@ def piece_body(piece: Piece) -> dict[str, object]:
         "rows": piece.rows,
         "drafts": piece.drafts,
         "accepted_drafts": piece.accepted,
+        "draft_source": piece.source,
     }

@@ -15,7 +15,9 @@ from okno.bench import worker_memory
 from okno.cli.app import run
 from okno.cli.tables_memory import BAR_WIDTH, memory_bars
 from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
+from okno.inspect.models import demo_model
 from okno.plan.memory import Overhead
+from tests.lora import peft_tensors, random_factors, write_adapter, write_peft
 from tests.plan.speed_cases import calibration
 
 GIB = 1 << 30
@@ -163,3 +165,45 @@ def test_a_bar_beyond_what_is_free_shows_where_that_ends():
     bar, legend = (str(line) for line in memory_bars(memory))
     assert bar.strip() == "W" * (BAR_WIDTH * 3 // 4) + "|" + "W" * (BAR_WIDTH // 4)
     assert "1.0 GiB too much" in legend
+
+
+def planned(capsys, *args: str) -> dict[str, int]:
+    """The parts of main memory of one window of the demo model."""
+    window = ("--batch-size", "2", "--ctx", "512")
+    code, out, _ = outcome(capsys, "plan", "demo", *window, "--json", *args)
+    assert code == 0
+    [device] = json.loads(out)["asked"]["memory"]["devices"]
+    return {**device["parts"], "needed_bytes": device["needed_bytes"]}
+
+
+def test_a_draft_model_and_swap_space_are_part_of_the_plan(capsys):
+    alone = planned(capsys)
+    assert alone["draft_bytes"] == alone["swap_bytes"] == 0
+    with_draft = planned(capsys, "--draft", "demo", "--swap-space", "0.5")
+    model = sum(alone[f"{part}_bytes"] for part in ("weights", "kv", "compute", "output"))
+    assert with_draft["draft_bytes"] == model + alone["repacked_bytes"]
+    assert with_draft["swap_bytes"] == GIB // 2
+    more = with_draft["needed_bytes"] - alone["needed_bytes"]
+    assert more == with_draft["draft_bytes"] + GIB // 2
+
+
+def test_adapters_are_part_of_the_plan_converted_or_not(capsys, tmp_path):
+    demo = demo_model().path
+    factors = random_factors(demo)
+    file = write_adapter(tmp_path / "a.gguf", factors)
+    folder = write_peft(tmp_path / "peft", peft_tensors(demo, factors))
+    bytes_ = sum(one.a.nbytes + one.b.nbytes for one in factors.values())
+    for asked in (file, folder):
+        assert planned(capsys, "--lora", f"{asked}:0.5")["adapter_bytes"] == bytes_
+    assert (
+        planned(capsys, "--lora", str(file), "--lora", str(folder))["adapter_bytes"] == 2 * bytes_
+    )
+    code, _, err = outcome(capsys, "plan", "demo", "--lora", str(tmp_path / "none.gguf"))
+    assert (code, "no adapter" in err) == (1, True)
+
+
+def test_what_a_swap_space_takes_may_be_too_much(capsys):
+    code, out, _ = outcome(capsys, "plan", "demo", "--batch-size", "1", "--ctx", "512",
+                           "--swap-space", "60000")  # fmt: skip
+    assert code == 1
+    assert "does not fit" in out

@@ -26,6 +26,7 @@ SAMPLES: dict[str, list[Any]] = {
     "alias": ["a", "b", "c", "d"],
     "allowed_host": [["a.example"], ["b.example", "c"], ["d"], ["e"]],
     "allowed_origin": [["https://a"], ["https://b"], ["https://c"], ["*"]],
+    "lora": [["a.gguf"], ["x=b.gguf:0.5", "c"], ["d:2"], ["e"]],
     "kv_pool": [2**30, 2**30 + 1, 2**30 + 2, 2**30 + 3],
     "stop_strings": [["a"], ["b,c", "d"], ["[e"], ["f\n"]],
 }

@@ -5,9 +5,16 @@ from __future__ import annotations
 import math
 
 from okno.advisor.learnt import Learnt, learnt, lesson_keeper
+from okno.core.load import Load
+from okno.core.window import Window
+from okno.engines.learning import StepLearner
 from okno.inspect.hardware.machine import this_machine
+from okno.inspect.header import read_header
 from okno.inspect.models import demo_model
+from okno.plan.refine import Refinement
+from okno.plan.speed import Planner
 from okno.plan.speed_rough import rough_calibration
+from okno.schedule.cost import Ahead
 from okno.store.calibrations import CalibrationKey, save_calibration
 from okno.store.database import Database
 from tests.engines.drive import DEMO, ask, chat, running
@@ -26,6 +33,20 @@ async def test_a_calibrated_worker_learns_from_its_steps():
     assert single_row[0] >= 5  # decode steps of one row
     assert math.isfinite(single_row[1])
     assert single_row[1] != 0
+
+
+def test_guesses_cost_their_rows_and_more_of_them_where_more_cells_are_seen():
+    header = read_header(demo_model().path)
+    planner = Planner(header, rough_calibration(this_machine()), Refinement())
+    learner = StepLearner(planner.model(Load(Window(2, 4096, 8192))))
+
+    def more_s(cells: int, guesses: int) -> float:
+        ahead = Ahead(decodes=2, decode_cells=cells, used_cells=cells)
+        return learner.seconds(ahead, 0, guesses) - learner.seconds(ahead, 0)
+
+    assert 0 < more_s(200, 4) < more_s(200, 9)
+    assert more_s(200, 64) < more_s(200_000, 64)
+    assert more_s(200, 0) == 0
 
 
 async def test_what_was_learnt_before_goes_on():

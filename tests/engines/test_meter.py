@@ -8,6 +8,7 @@ import pytest
 
 from okno.core.events import Finished, Usage
 from okno.engines.meter import Moments, StepMeter
+from okno.engines.tally import Drafts
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
 from okno.schedule.step import Limits, Sampled, Step
@@ -44,13 +45,14 @@ class Bench:
         at: Moments = AT,
         *,
         ended: bool = False,
+        by_model: tuple[str, ...] = (),
         **drafts: list[int],
     ) -> Step:
         self.meter.allowed = allowed
         step = self.scheduler.schedule(
             budget, None if allowed is None else lambda ahead: allowed, drafts
         )
-        record = self.meter.opened(step, self.tasks, self.scheduler, budget)
+        record = self.meter.opened(step, self.tasks, self.scheduler, budget, by_model)
         sampled = {
             span.id: self._sampled(span.drafts.tolist(), ended)
             for span in step.spans
@@ -97,9 +99,23 @@ def test_drafts_are_counted_apart_with_those_that_were_right() -> None:
     bench.step()
     bench.step(a=[7, 7, 8])
     assert (bench.newest.decode_rows, bench.newest.draft_rows, bench.newest.accepted) == (1, 3, 2)
-    assert (bench.meter.tally.drafted, bench.meter.tally.accepted) == (3, 2)
+    assert bench.meter.tally.drafts == Drafts(3, 2)
     bench.step()
     assert bench.newest.operations == {"truncate": 1}, "the wrong draft is cut off"
+
+
+def test_drafts_are_told_apart_by_who_guessed_them() -> None:
+    bench = Bench()
+    bench.add("a", [1] * 9)
+    bench.add("b", [2] * 9)
+    bench.step()
+    bench.step(a=[7, 8], b=[7, 7, 7], by_model=("b",))
+    bench.step(by_model=("b",))
+    tally = bench.meter.tally
+    assert (tally.from_text, tally.from_model) == (Drafts(2, 1), Drafts(3, 3))
+    assert (tally.decoding_steps, tally.checking_steps) == (2, 1)
+    sources = [[piece.source for piece in record.pieces] for record in bench.meter.log.last(2)]
+    assert sources == [["text", "model"], [None, None]]
 
 
 def test_operations_preemptions_and_reasons_come_from_the_scheduler() -> None:

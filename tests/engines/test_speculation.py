@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from okno.bench.shapes import PRESETS, write_header
 from okno.core.errors import BadSetting, DoesNotFit
-from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
 from okno.core.request import Constraint, Request, Sampling, Stop
-from okno.engines import draft_memory, draft_source
-from okno.engines.draft_memory import choose_beside_draft
+from okno.engines import draft_source
+from okno.engines.choice import choose_for
 from okno.engines.engine import Engine
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llamacpp import LlamaCpp
@@ -23,6 +24,8 @@ from okno.engines.protocol import Events, FromWorker, Submit
 from okno.engines.sandbox import Sandbox
 from okno.engines.scripted import ScriptedEngine
 from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
+from okno.engines.tally import Drafts
+from okno.schedule.cost import Ahead
 from okno.schedule.step import Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
@@ -35,15 +38,15 @@ TEXTS = (COPY, "What is okno?", "Count to 20", "Привет! Кто ты?")
 class Flat:
     """Every step costs the same: all guesses are checked."""
 
-    def seconds(self, rows: int, cells: int, outputs: int) -> float:
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
         return 1.0
 
 
 class Steep:
     """Each row costs its share: no guess ever pays."""
 
-    def seconds(self, rows: int, cells: int, outputs: int) -> float:
-        return float(rows)
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        return float(ahead.decodes + prompt_rows + guesses)
 
 
 @dataclass
@@ -136,6 +139,14 @@ def test_where_no_guess_pays_every_step_is_a_plain_one() -> None:
     speculation = Speculation(engine.window, clock=CLOCK, cost=Steep())
     Bench(engine, speculation).run(requests("long 77"))
     assert speculation.counts.checked == 0
+
+
+def test_what_the_engine_learnt_of_its_steps_can_say_what_guesses_cost(engine: LlamaCpp) -> None:
+    """The learner knows the depth of the KV cache; through it guesses change no answer either."""
+    asked = requests("Repeat: one two three one two three one two three")
+    plain = fresh(engine, None).run(asked)
+    speculation = Speculation(engine.window, clock=CLOCK, cost=engine.learner)
+    assert fresh(engine, speculation).run(asked).texts == plain.texts
 
 
 def test_now_and_then_a_step_goes_without_guesses() -> None:
@@ -259,9 +270,14 @@ def test_a_draft_model_changes_no_answer_and_saves_steps(with_draft: LlamaCpp) -
     asked = requests(*TEXTS)
     speculation = by_model(with_draft)
     plain = fresh(with_draft, None).run(asked)
-    drafted = fresh(with_draft, speculation).run(asked)
+    bench = fresh(with_draft, speculation)
+    drafted = bench.run(asked)
     assert drafted.texts == plain.texts
     assert drafted.steps < plain.steps / 2
+    counts, tally = speculation.counts, bench.loop.meter.tally
+    assert tally.from_model == Drafts(counts.checked, counts.right)
+    assert tally.from_text == Drafts()
+    assert tally.checking_steps == counts.checking_steps
     assert speculation.counts.right > 0.8 * speculation.counts.checked
 
 
@@ -313,20 +329,19 @@ def test_a_draft_model_that_keeps_a_state_is_refused(make_model: MakeModel) -> N
 
 def test_the_memory_of_the_draft_model_is_part_of_the_choice() -> None:
     both = options(DEMO, draft_path=DEMO.model_path)
-    notes = choose_beside_draft(both, "f16").chosen.notes
-    assert any(note.startswith("draft model demo: ") for note in notes)
+    choice, alone = choose_for(both, "f16"), choose_for(DEMO, "f16")
+    assert any(note.startswith("draft model demo: ") for note in choice.chosen.notes)
+    more = choice.chosen.memory.needed_bytes - alone.chosen.memory.needed_bytes
+    assert more == sum(choice.draft_bytes.values()) > alone.chosen.memory.needed_bytes // 4
 
 
 def test_what_does_not_fit_beside_the_draft_model_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(draft_memory, "draft_memory", lambda _options, _window: _huge())
-    with pytest.raises(DoesNotFit, match=r"The draft model demo needs 1,024.0 GiB"):
-        choose_beside_draft(options(DEMO, draft_path=DEMO.model_path), "f16")
-
-
-def _huge() -> Any:
-    return MemoryPlan((DeviceMemory("cpu", MemoryParts(weights_bytes=2**40)),), "engine")
+    huge = tmp_path / "huge.gguf"
+    write_header(PRESETS["llama-13b"], huge, "F32")
+    with pytest.raises(DoesNotFit, match=r"--draft [\d.]+ GiB.*The draft model huge needs"):
+        choose_for(options(DEMO, draft_path=str(huge)), "f16")
 
 
 async def test_a_worker_speculates_and_its_answers_are_those_without() -> None:

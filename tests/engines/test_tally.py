@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from okno.engines.tally import STEP_ROWS, Histogram, Tally, TallyOfWorkers
+from okno.engines.tally import STEP_ROWS, Drafts, Histogram, Tally, TallyOfWorkers
 
 
 def counted(*rows: int, preemptions: int = 0) -> Tally:
@@ -28,6 +28,15 @@ def test_each_step_counts_in_all_three() -> None:
     tally = counted(1, 5)
     assert [sum(h.counts) for h in (tally.rows, tally.seconds, tally.kv_share)] == [2, 2, 2]
     assert tally.kv_share.total == 1.0
+
+
+def test_drafts_of_all_workers_add_up_by_their_source() -> None:
+    one = Tally(decoding_steps=5, checking_steps=2, from_text=Drafts(4, 3), from_model=Drafts(2, 1))
+    both = one + Tally(decoding_steps=1, checking_steps=1, from_model=Drafts(1, 1))
+    assert (both.decoding_steps, both.checking_steps) == (6, 3)
+    assert (both.from_text, both.from_model, both.drafts) == (
+        Drafts(4, 3), Drafts(3, 2), Drafts(7, 5)
+    )  # fmt: skip
 
 
 def test_what_an_ended_worker_counted_stays() -> None:

@@ -69,7 +69,8 @@ def test_each_slot_has_a_track_with_what_the_engine_computed_for_it() -> None:
     assert len(named(found, "thread_name")) == 3, "each is named once"
     (prompt,) = named(found, "prompt")
     assert (prompt["tid"], prompt["ts"], prompt["dur"]) == (6, 3_250_000, 500_000)
-    assert prompt["args"] == {"request": "b-0", "start": 0, "rows": 64, "drafts": 0, "accepted": 0}
+    assert prompt["args"] == {"request": "b-0", "start": 0, "rows": 64, "drafts": 0, "accepted": 0,
+                              "draft_source": None}  # fmt: skip
     assert [e["ts"] for e in named(found, "decode")] == [3_250_000, 4_250_000]
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from okno.schedule.cost import Ahead
 from okno.schedule.drafting import (
     ALLOWANCE,
     CREDIT_STEPS,
@@ -36,7 +37,8 @@ class Table:
 
     costs: list[float]
 
-    def seconds(self, rows: int, cells: int, outputs: int) -> float:
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        rows = ahead.decodes + prompt_rows + guesses
         return self.costs[min(rows, len(self.costs)) - 1]
 
 
@@ -45,7 +47,7 @@ def linear(fixed: float, per_row: float) -> Table:
 
 
 def plain(rows: int = 1, free: int = 16) -> Plain:
-    return Plain(rows, 100, rows, free)
+    return Plain(Ahead(decodes=rows), 0, free)
 
 
 # Acceptance ---------------------------------------------------------------------------------------
@@ -150,8 +152,8 @@ def test_drafting_for_several_costs_one_step_per_token_not_per_sequence() -> Non
 def test_a_prompt_in_the_step_is_not_delayed_for_less() -> None:
     """64 rows of a prompt in the step: a guess has to be worth as much as they are."""
     cost = linear(0.1, 0.1)
-    assert choose([Offer("a", (0.9,))], Plain(65, 100, 1, 16), cost) is NOTHING
-    assert choose([Offer("a", (0.9,))], Plain(1, 100, 1, 16), linear(0.9, 0.1)).lengths == {"a": 1}
+    assert choose([Offer("a", (0.9,))], Plain(Ahead(decodes=1), 64, 16), cost) is NOTHING
+    assert choose([Offer("a", (0.9,))], plain(), linear(0.9, 0.1)).lengths == {"a": 1}
 
 
 chances = st.lists(st.floats(0.5, 1.0), min_size=1, max_size=4)
@@ -176,7 +178,7 @@ def test_no_other_lengths_make_tokens_come_faster(
             for chance in offer.chances[:length]:
                 gain *= chance
                 tokens += gain
-        return tokens / cost.seconds(step.rows + sum(lengths), 0, 0)
+        return tokens / cost.seconds(step.ahead, 0, sum(lengths))
 
     possible = itertools.product(*(range(len(o.chances) + 1) for o in offers))
     best = max(rate(lengths) for lengths in possible if sum(lengths) <= free)
@@ -282,7 +284,7 @@ def test_a_simulated_stream_gains_where_text_repeats_and_loses_nothing_elsewhere
             count = choice.lengths.get("a", 0)
             good = next((i for i in range(count) if text[i] != 1), count)
             own.compare(guess, text[: good + 1])
-            step_s = cost.seconds(1 + count, 0, 0)
+            step_s = cost.seconds(Ahead(decodes=1), 0, count)
             account.book(1.0, step_s - 1.0, float(good))
             tokens, seconds = tokens + good + 1, seconds + step_s
         speed.append(tokens / seconds)

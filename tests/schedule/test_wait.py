@@ -40,6 +40,22 @@ def test_a_prompt_that_is_due_earlier_need_not_wait_for_one_that_is_due_later() 
     assert list(waits(live, waiting, PACE, 3, 999)) == pytest.approx([0, 10 * 0.1 + 500 * 0.01])
 
 
+def test_the_prompt_of_another_client_does_not_wait_and_takes_its_share() -> None:
+    """b's first prompt begins at once; its 100 rows take 4 steps of 25, then its next begins."""
+    live = [Work(500, 50, 0, client="a")]
+    waiting = [Work(100, 50, 0, 1, "b"), Work(10, 50, 0, 2, "b"), Work(10, 50, 0, 3, "a")]
+    steps = (0, 4, (600 + 10) / 50)  # a's second waits for its first, which all others delay
+    expected = [0, 4 * 0.1 + 200 * 0.01, int(steps[2]) * (0.1 + 50 * 0.01)]
+    assert list(waits(live, waiting, PACE, 9, 999)) == pytest.approx(expected)
+
+
+def test_shares_go_by_weight() -> None:
+    """40 of 50 rows are b's."""
+    live = [Work(500, 50, 0, client="a")]
+    waiting = [Work(400, 50, 0, 1, "b", 4.0), Work(10, 50, 0, 2, "b", 4.0)]
+    assert list(waits(live, waiting, PACE, 9, 999)) == pytest.approx([0, 10 * (0.1 + 50 * 0.01)])
+
+
 def test_the_first_to_end_makes_room_for_the_next() -> None:
     live = [Work(0, 50, 0), Work(0, 20, 0)]
     assert list(waits(live, [Work(0, 10, 0)] * 3, PACE, 2, 999)) == pytest.approx([2, 3, 4])

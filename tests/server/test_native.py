@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from okno.core.errors import ErrorInfo
-from okno.engines.tally import Tally
+from okno.engines.tally import Drafts, Tally
 from okno.server.schemas import MAX_TEXT_CHARS, MAX_TEXT_TOKENS
 from tests.server.fake_engine import READY, FakeEngine
 
@@ -80,15 +80,20 @@ async def test_metrics_count_what_the_engine_counts(client: httpx.AsyncClient) -
 async def test_metrics_of_the_steps_are_those_of_the_workers(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    tally = Tally(preemptions=3, drafted=20, accepted=14, prefix_hits=5)
+    tally = Tally(
+        preemptions=3, prefix_hits=5, decoding_steps=40, checking_steps=9,
+        from_text=Drafts(20, 14), from_model=Drafts(8, 3),
+    )  # fmt: skip
     for rows, seconds in ((1, 0.02), (3, 0.03), (4000, 7.0)):
         tally.step(rows, seconds, 0.55)
     engine.current = replace(READY, tally=tally)
     text = (await client.get("/metrics")).text
     found = samples(text)
     assert found["okno_preemptions_total"] == 3
-    assert found["okno_drafted_tokens_total"] == 20
-    assert found["okno_accepted_draft_tokens_total"] == 14
+    assert (found["okno_decoding_steps_total"], found["okno_checking_steps_total"]) == (40, 9)
+    for source, checked, right in (("text", 20, 14), ("model", 8, 3)):
+        assert f'okno_drafted_tokens_total{{source="{source}"}} {checked}.0' in text
+        assert f'okno_accepted_draft_tokens_total{{source="{source}"}} {right}.0' in text
     assert found["okno_prefix_hits_total"] == 5
     assert (found["okno_step_rows_count"], found["okno_step_rows_sum"]) == (3, 4004)
     assert found["okno_step_seconds_sum"] == pytest.approx(7.05)

@@ -9,13 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
+from okno.advisor.beside import beside_of
+from okno.core.adapter import Adapter
 from okno.core.machine import Cpu, Device, DeviceKind, Machine, Ram
 from okno.core.window import MemoryUse
 from okno.engines.client import EngineState
+from okno.engines.protocol import WorkerOptions
 from okno.inspect.models import demo_model
 from okno.server.app import create_app
 from okno.server.plan import PlanFields, here, without
 from okno.server.settings import ServerSettings
+from tests.lora import random_factors, write_adapter
 from tests.server.fake_engine import READY, FakeEngine
 
 GIB = 1 << 30
@@ -43,6 +47,30 @@ async def test_the_served_model_is_planned_when_none_is_named(
     assert body["pick"]["memory"]["source"] == "engine"
     named = (await client.post("/okno/v1/plan", json={"model": "nick"})).json()
     assert named["model"] == body["model"]
+
+
+async def test_what_is_loaded_beside_the_served_model_is_planned_with_it(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    demo = demo_model().path
+    factors = random_factors(demo)
+    adapter = Adapter("a", str(write_adapter(tmp_path / "a.gguf", factors)))
+    options = WorkerOptions(
+        str(demo), "demo", adapters=(adapter,), draft_path=str(demo), swap_bytes=GIB
+    )
+    serving_demo(engine)
+    app = create_app(engine, ServerSettings(model="fake", beside=beside_of(options)))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7860") as client:
+        window = {"batch_size": 2, "ctx": 256}
+        body = (await client.post("/okno/v1/plan", json=window)).json()
+        other = (await client.post("/okno/v1/plan", json=window | {"model": "saiga2_7b"})).json()
+    [parts] = [device["parts"] for device in body["asked"]["memory"]["devices"]]
+    assert parts["adapter_bytes"] == sum(one.a.nbytes + one.b.nbytes for one in factors.values())
+    assert parts["draft_bytes"] > parts["weights_bytes"]
+    assert parts["swap_bytes"] == GIB
+    alone = other["asked"]["memory"]["devices"][0]["parts"]
+    assert alone["adapter_bytes"] == alone["draft_bytes"] == alone["swap_bytes"] == 0
 
 
 async def test_an_asked_window_gets_its_verdict(client: httpx.AsyncClient) -> None:

@@ -36,9 +36,9 @@ async def test_a_step_tells_what_ran_for_whom_and_why(client: httpx.AsyncClient)
         "preemptions": 0,
         "sequences": [
             {"request": "a-0", "slot": 3, "kind": "decode", "start": 12, "rows": 3, "drafts": 2,
-             "accepted_drafts": 1},
+             "accepted_drafts": 1, "draft_source": "text"},
             {"request": "b-0", "slot": 4, "kind": "prompt", "start": 0, "rows": 64, "drafts": 0,
-             "accepted_drafts": 0},
+             "accepted_drafts": 0, "draft_source": None},
         ],
     }  # fmt: skip
 
