@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -36,7 +39,29 @@ def loading(title: str) -> Iterator[Callable[[float], None]]:
 @contextmanager
 def working() -> Iterator[Progress]:
     """A Progress for the block: each stage a bar with its bytes, rate and time left; a log gets a
-    line at each quarter of a stage."""
+    line at each quarter of a stage. Termination ends the block cleanly, as Ctrl-C does."""
+    with ending_cleanly():
+        yield from _working()
+
+
+@contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """SIGTERM (of `docker stop`, of systemd) unwinds the block, so that nothing half done stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _working() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
@@ -80,7 +105,7 @@ class _Lines:
         self._told[stage] = quarter
         much = f" {size(done_bytes)} of {size(total_bytes)}" if total_bytes else ""
         left = "" if left_s is None or done_bytes >= total_bytes else f", {duration(left_s)} left"
-        typer.echo(f"{stage}:{much}{left}", err=True)
+        typer.echo(f"{stage}:{much}{left}" if much else f"{stage} …", err=True)
 
 
 def duration(seconds: float) -> str:

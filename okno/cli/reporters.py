@@ -10,7 +10,7 @@ from typing import Protocol
 import typer
 
 from okno.cli.private_server import Report, encode
-from okno.cli.progress import loading, working
+from okno.cli.progress import ending_cleanly, loading, working
 from okno.cli.text import for_stderr, size
 from okno.convert.progress import Progress
 from okno.core.errors import OknoError
@@ -81,7 +81,8 @@ class ProgramReporter:
 
     @contextmanager
     def working(self) -> Iterator[Progress]:
-        yield self._work
+        with ending_cleanly():
+            yield self._work
 
     def _work(self, stage: str, done_bytes: int, total_bytes: int, left_s: float | None) -> None:
         self._send(Report(progress=done_bytes / total_bytes if total_bytes else 0.0))

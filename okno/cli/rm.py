@@ -19,7 +19,8 @@ from okno.inspect.models import models_folder
 
 EPILOG = (
     "Removes only what is in the models folder, in the cache of huggingface_hub (shared with other "
-    "programs), or made by okno. Folders inside a checkpoint's folder stay. Names count in full."
+    "programs), or made by okno. In the folder of a checkpoint, other files and folders stay. "
+    "Names count in full."
 )
 
 
@@ -45,6 +46,8 @@ def rm(
     told = f"{found.name}: {found.what}, {size(found.size_bytes)}"
     for path in found.files:
         _remark(str(path))
+    if found.others:
+        _remark(f"{found.others} other files in {found.files[0].parent} stay.")
     if not yes and not sys.stdin.isatty():
         raise BadSetting(f"{told}. Without a terminal nothing is removed unless --yes is given.")
     if not yes and not typer.confirm(f"{told}. Remove it?", default=False, err=True):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from okno.convert.fields import Field
 from okno.convert.merges import Merge, check_whole_words, merges_of
-from okno.convert.pretokenizer_rules import rules_of
+from okno.convert.pretokenizer_rules import is_step, rules_of
 from okno.convert.pretokenizers import PreTokenizer, pre_tokenizers_of
 from okno.convert.token_list import Token, TokenType, padded
 from okno.convert.tokenizer_files import AddedToken, TokenizerFiles, TokenizerModel
@@ -120,9 +120,5 @@ def normalizers(normalizer: Mapping[str, object] | None) -> list[str]:
     if normalizer.get("type") == "Sequence":
         said = normalizer.get("normalizers")
         parts = said if isinstance(said, list) else []
-        return [
-            name
-            for part in (parts if isinstance(parts, list) else [])
-            for name in normalizers(part)
-        ]
+        return [name for part in parts for name in normalizers(part if is_step(part) else {})]
     return [str(normalizer.get("type"))]

@@ -16,13 +16,15 @@ from pathlib import Path
 import platformdirs
 
 from okno.convert.disk import check_room, no_room
+from okno.convert.progress import Progress, silent
 from okno.convert.wants import Wants
 from okno.core.errors import BadSetting, ModelUnusable
 from okno.core.paths import expanded
 
 DATA_DIR = "OKNO_DATA_DIR"
 FOLDER = "converted"
-PART, LOCKS = ".part", "locks"
+WAITING = "Waiting for another okno that makes it"
+PART, LOCKS = ".okno.part", "locks"  # nobody else calls a file so: it may be removed
 
 
 def converted_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -44,20 +46,24 @@ def cached_path(kept: Path, source: Path, name: str, wants: Wants) -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Only one process at a time makes `path`; others wait. The lock of a process that died is
-    free. Raises ModelUnusable when the folder cannot be written."""
-    from filelock import FileLock
+def locked(path: Path, progress: Progress = silent) -> Iterator[None]:
+    """Only one process at a time makes `path`; others wait, and tell `progress` so. The lock of a
+    process that died is free. Raises ModelUnusable when the folder cannot be written."""
+    from filelock import FileLock, Timeout
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_lock_of(path))
-        lock.acquire()
+        lock = FileLock(lock_of(path))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress(WAITING, 0, 0, None)
+            lock.acquire()
     except OSError as error:
         raise ModelUnusable(
-            f"{path.parent} or {converted_folder()} cannot be written ({error.strerror}), and "
-            "converted models and their locks go there. Make them writable, or choose another "
-            f"folder with {DATA_DIR}."
+            f"{error.filename or path.parent} cannot be written ({error.strerror}). Converted "
+            f"models and their locks go to {converted_folder()}: make it writable, or choose "
+            f"another folder with {DATA_DIR}."
         ) from None
     try:
         yield
@@ -65,7 +71,7 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _lock_of(path: Path) -> Path:
+def lock_of(path: Path) -> Path:
     """The lock lies in a folder of its own: nobody may remove it while another may hold it."""
     locks = converted_folder() / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
@@ -121,7 +127,7 @@ def sweep(kept: Path) -> None:
     for part in sorted(kept.glob(f"*{PART}")):
         path = part.with_name(part.name.removesuffix(PART))
         try:
-            with FileLock(_lock_of(path), timeout=0):
+            with FileLock(lock_of(path), timeout=0):
                 part.unlink(missing_ok=True)
         except (Timeout, OSError):
             continue

@@ -88,6 +88,10 @@ def family_of(model: Described) -> Family:
 def _check_layers(model: Described) -> None:
     """Which layers are of which kind: as the engine builds them."""
     config, sizes = model.config, model.sizes
+    turned_share = model.rope.n_rot / sizes.head_dim
+    if turned_share > 1 or (sizes.architecture == "llama" and turned_share < 1):
+        # llama-model.cpp, load_hparams: "invalid n_rot"
+        raise _otherwise(model, "partial_rotary_factor", turned_share, (1.0,))
     if config.value("mlp_only_layers", []):
         raise _otherwise(model, "mlp_only_layers", config.value("mlp_only_layers", []), ([],))
     if sizes.architecture == "smollm3":

@@ -12,8 +12,8 @@ from okno.convert.hub_errors import explained, offline
 from okno.convert.hub_files import HubFile, needed
 from okno.core.errors import SourceUnreachable
 from okno.inspect.hub_cache import COMMIT, SNAPSHOTS
-from okno.inspect.hub_home import hub_cache, is_offline
-from okno.inspect.source_hub import Reference, endpoint
+from okno.inspect.hub_home import hub_cache, hub_token, is_offline
+from okno.inspect.source_hub import Reference, endpoint, shown_endpoint
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -91,6 +91,7 @@ def plan_fetch(reference: Reference, cache: Path | None = None) -> FetchPlan:
     folder = cache or hub_cache()
     if is_offline():
         raise offline(reference)
+    hub_token()  # one that no header can carry is said before the library meets it
     with explained(reference, folder):
         try:
             found = hub_api().model_info(
@@ -101,7 +102,7 @@ def plan_fetch(reference: Reference, cache: Path | None = None) -> FetchPlan:
             if isinstance(error, HFValidationError):
                 raise
             raise _no_hub(reference) from None
-    if not found.sha or not COMMIT.fullmatch(found.sha):
+    if not isinstance(found.sha, str) or not COMMIT.fullmatch(found.sha):
         raise _no_hub(reference)
     repository = folder / f"models--{reference.owner}--{reference.repo}"
     sound = [file for file in files if is_safe(file.name)]
@@ -109,10 +110,14 @@ def plan_fetch(reference: Reference, cache: Path | None = None) -> FetchPlan:
 
 
 def _file(sibling: RepoSibling) -> HubFile:
+    """Raises TypeError for what a hub does not say; the library checks nothing of it."""
     large = sibling.lfs
+    n_bytes = (large.size if large else sibling.size) or 0
+    if not isinstance(sibling.rfilename, str) or not isinstance(n_bytes, int) or n_bytes < 0:
+        raise TypeError(sibling)
     return HubFile(
         sibling.rfilename,
-        (large.size if large else sibling.size) or 0,
+        n_bytes,
         _matching(SHA256, large.sha256 if large else None),
         _matching(SHA1, sibling.blob_id),
     )
@@ -120,7 +125,7 @@ def _file(sibling: RepoSibling) -> HubFile:
 
 def _no_hub(reference: Reference) -> SourceUnreachable:
     return SourceUnreachable(
-        f"{endpoint()} does not tell what {reference.id} is made of, as a hub does. Check "
+        f"{shown_endpoint()} does not tell what {reference.id} is made of, as a hub does. Check "
         "HF_ENDPOINT, or try again later."
     )
 

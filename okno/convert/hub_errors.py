@@ -7,9 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from okno.convert.disk import no_room
-from okno.core.errors import AccessDenied, ModelNotFound, OknoError, SourceUnreachable
+from okno.core.errors import (
+    AccessDenied,
+    ModelNotFound,
+    ModelUnusable,
+    OknoError,
+    SourceUnreachable,
+)
 from okno.inspect.hub_home import hub_token
-from okno.inspect.source_hub import Reference, endpoint
+from okno.inspect.source_hub import Reference, shown_endpoint
 
 TOKEN_HELP = "Give an access token as HF_TOKEN, or log in with `hf auth login`."
 
@@ -32,8 +38,7 @@ def explained(reference: Reference, cache: Path) -> Iterator[None]:
     except httpx2.HTTPError as error:
         raise _unreachable(reference, error) from None
     except OSError as error:
-        full = no_room(error, f"the download of {reference.id}", cache)
-        raise full or _unreachable(reference, error) from None
+        raise _on_disk(reference, error, cache) or _unreachable(reference, error) from None
 
 
 def offline(reference: Reference) -> SourceUnreachable:
@@ -44,17 +49,17 @@ def offline(reference: Reference) -> SourceUnreachable:
 
 
 def _refused(reference: Reference, status: int, code: str) -> OknoError:
-    where = reference.id
+    where, hub = reference.id, shown_endpoint()
     if code == "GatedRepo" or (status == 403 and code != "RepoNotFound"):
         return AccessDenied(
             f"{where} is gated: its publisher shows it after you accept the licence at "
-            f"{endpoint()}/{where}. Do that with your account. {TOKEN_HELP}"
+            f"{hub}/{where}. Do that with your account. {TOKEN_HELP}"
         )
     if status == 401 and hub_token():
         return AccessDenied(
             f"{where} may not be read (401): the hub does not accept the access token (HF_TOKEN, "
             "or that of `hf auth login`), or it may not see this repository. Check the name, or "
-            f"make a new token at {endpoint()}/settings/tokens."
+            f"make a new token at {hub}/settings/tokens."
         )
     if code == "RevisionNotFound":
         return ModelNotFound(
@@ -63,22 +68,34 @@ def _refused(reference: Reference, status: int, code: str) -> OknoError:
         )
     if status == 401 or (status == 404 and code == "RepoNotFound"):
         return ModelNotFound(
-            f"There is no repository {where} on {endpoint()}, or it is private. Check the name "
+            f"There is no repository {where} on {hub}, or it is private. Check the name "
             f"(owner/repository). If it is private: {TOKEN_HELP}"
         )
     if status in (404, 410):
-        return ModelNotFound(f"{endpoint()} has no {where} ({code or status}). Check the name.")
+        return ModelNotFound(f"{hub} has no {where} ({code or status}). Check the name.")
     wait = "It asks to wait: try again in some minutes" if status == 429 else "Try again later"
     return SourceUnreachable(
-        f"{endpoint()} answers with status {status} for {where}. {wait}; what was downloaded is "
+        f"{hub} answers with status {status} for {where}. {wait}; what was downloaded is "
         "kept, and the same command goes on from there."
+    )
+
+
+def _on_disk(reference: Reference, error: OSError, cache: Path) -> OknoError | None:
+    """When it is not the network that fails, but this machine's disk: such errors name a file."""
+    full = no_room(error, f"the download of {reference.id}", cache)
+    if full is not None or error.filename is None:
+        return full
+    return ModelUnusable(
+        f"{reference.id} cannot be stored: {error.filename}: {error.strerror or error}. Make "
+        f"{cache} writable, or name another folder with HF_HOME or HF_HUB_CACHE."
     )
 
 
 def _unreachable(reference: Reference, error: Exception) -> SourceUnreachable:
     reason = str(error).strip().splitlines()[0].rstrip(".")[:200] if str(error).strip() else ""
+    hub = shown_endpoint()
     return SourceUnreachable(
-        f"{reference.id} cannot be fetched from {endpoint()}: {reason or type(error).__name__}. "
+        f"{reference.id} cannot be fetched from {hub}: {reason or type(error).__name__}. "
         "Check the network (HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy); what was downloaded "
         "is kept, and the same command goes on from there."
     )

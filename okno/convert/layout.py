@@ -119,7 +119,7 @@ class _Found:
         if any(piece.is_packed for piece in pieces):
             return pieces  # their shapes are checked when they are unpacked
         widths = {(self._shapes[piece.source] or (1,))[-1] for piece in pieces}
-        if n_rows != math.prod(dimensions[1:]) or widths != {dimensions[0]}:
+        if n_rows != math.prod(dimensions[1:]) or widths != set(dimensions[:1]):
             shown = ", ".join(str(self._shapes[piece.source]) for piece in pieces[:3])
             wanted = tuple(reversed(dimensions))
             raise self.wrong(

@@ -7,6 +7,7 @@ rule is one line of text, so that rules can be compared.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeGuard
 
 # tokenizers' ByteLevel with use_regex (openai/gpt-2 encoder.py).
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -33,8 +34,13 @@ def rules_of(pre_tokenizer: Mapping[str, object] | None) -> tuple[str, ...]:
     if pre_tokenizer.get("type") == "Sequence":
         steps = pre_tokenizer.get("pretokenizers")
         parts = steps if isinstance(steps, list) else []
-        return tuple(rule for part in parts for rule in rules_of(part))
+        return tuple(rule for part in parts for rule in rules_of(part if is_step(part) else {}))
     return _rules(pre_tokenizer)
+
+
+def is_step(part: object) -> TypeGuard[Mapping[str, object]]:
+    """Files are not trusted: a step of a sequence may be anything."""
+    return isinstance(part, Mapping)
 
 
 def canonical(regex: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -19,10 +19,11 @@ from threading import Event
 import msgspec
 
 import okno
+from okno.convert.cache import part_of
 from okno.convert.checkpoint import Checkpoint
 from okno.convert.fields import Field
 from okno.convert.wants import Wants
-from okno.core.errors import OknoError
+from okno.core.errors import ModelUnusable, OknoError
 from okno.inspect.gguf import read_gguf_file
 from okno.inspect.paths import cannot_be_read, names_in
 from okno.inspect.source import LocalSource
@@ -84,6 +85,18 @@ def sources_of(folder: Path) -> Sources:
     if extra.is_dir():
         names |= {f"{extra.name}/{name}" for name in names_in(extra)}
     return Sources(folder, {name: _stamp(folder / name) for name in names})
+
+
+def check_unchanged(sources: Sources) -> None:
+    """Raises ModelUnusable when a file is not what it was: the hashes, taken later than the values
+    were read, would say that a mixture of old and new is the new."""
+    for name, stamp in sources.stamps.items():
+        now = _stamp(sources.folder / name)
+        if msgspec.structs.replace(now, status_ns=stamp.status_ns) != stamp:  # a new link is none
+            raise ModelUnusable(
+                f"{sources.folder / name} was changed while it was read, so nothing was kept. Run "
+                "the same command again when nothing writes there."
+            )
 
 
 def sources_named(folder: Path, names: Iterable[str]) -> Sources:
@@ -153,13 +166,14 @@ def is_current(path: Path, sources: Sources, wants: Wants) -> bool:
 def note_stamps(path: Path, sources: Sources) -> None:
     """Remember beside `path` what its sources looked like. Not being able to costs a hashing."""
     data = msgspec.json.encode(dict(sources.stamps))
-    note = _note_of(path)
-    part = note.with_name(note.name + ".part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, note)
-    except OSError:
-        part.unlink(missing_ok=True)
+    note = note_of(path)
+    part = part_of(note)
+    with suppress(OSError):
+        try:
+            part.write_bytes(data)
+            os.replace(part, note)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path, stopped: Event) -> str:
@@ -176,12 +190,13 @@ def sha256_of(path: Path, stopped: Event) -> str:
 
 def _noted(path: Path) -> Mapping[str, Stamp]:
     try:
-        return msgspec.json.decode(_note_of(path).read_bytes(), type=dict[str, Stamp])
+        return msgspec.json.decode(note_of(path).read_bytes(), type=dict[str, Stamp])
     except (OSError, msgspec.DecodeError):
         return {}
 
 
-def _note_of(path: Path) -> Path:
+def note_of(path: Path) -> Path:
+    """Where the stamps of what `path` was made from are."""
     return path.with_name(path.name + ".sources.json")
 
 

@@ -19,6 +19,7 @@ from okno.convert.planned import Planned, planned
 from okno.convert.progress import Progress
 from okno.convert.provenance import (
     Sources,
+    check_unchanged,
     fields_of,
     is_current,
     note_stamps,
@@ -58,34 +59,35 @@ def engine_ready(
     say: is told sentences about what was done, and what differs from the original. Raises
     ModelNotFound, ModelUnusable, DiskFull; what `progress` raises stops it cleanly.
     """
+    sources = sources_of(folder)
     checkpoint = Checkpoint(folder)
     name, kept = checkpoint.described.name, converted_folder()
     if checkpoint.described.quantised is not None:
         wants = Wants()  # it is kept as it is, whatever was wanted
     path = cached_path(kept, folder, name, wants)
     sweep(kept)
-    sources = sources_of(folder)
-    with locked(path):
-        if is_current(path, sources, wants):
-            notes = notes_on(checkpoint.described, family_of(checkpoint.described))
-        else:
-            path.unlink(missing_ok=True)
-            made = _convert(checkpoint, sources, path, wants, progress)
-            note_stamps(path, sources)
-            notes = (f"{name} was converted, once; the result is kept: {path}.", *made.notes)
-        for note in notes:
-            say(note)
-        return LocalModel(name, path, path.stat().st_size, (name,))
+    notes = notes_on(checkpoint.described, family_of(checkpoint.described))
+    if not is_current(path, sources, wants):  # what is kept may lie on a disk that is only read
+        with locked(path, progress):
+            if not is_current(path, sources, wants):
+                path.unlink(missing_ok=True)
+                made = _convert(checkpoint, sources, path, wants, progress)
+                note_stamps(path, sources)
+                notes = (f"{name} was converted, once; the result is kept: {path}.", *made.notes)
+    for note in notes:
+        say(note)
+    return LocalModel(name, path, path.stat().st_size, (name,))
 
 
 def convert(folder: Path, out: Path, wants: Wants, progress: Progress) -> Converted:
     """The checkpoint in `folder` as the file `out`, which must not exist. Errors as of
     engine_ready."""
+    sources = sources_of(folder)
     checkpoint = Checkpoint(folder)
-    with locked(out):
+    with locked(out, progress):
         if out.exists():
             raise ModelUnusable(f"{out} exists already. Remove it, or give another name.")
-        return _convert(checkpoint, sources_of(folder), out, wants, progress)
+        return _convert(checkpoint, sources, out, wants, progress)
 
 
 def _convert(
@@ -116,6 +118,7 @@ class _Last:
 
     def __call__(self) -> Mapping[str, Field]:
         made = provenance_of(self.sources, self.wants, self.hashes.result())
+        check_unchanged(self.sources)
         return fields_of(made) | fields_on_packed(self.plan.packed)
 
 

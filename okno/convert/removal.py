@@ -1,31 +1,37 @@
 """What `okno rm` may remove: models in the models folder, repositories in the hub's cache, and
-files that okno made. Never anything outside these."""
+files that okno made. Never anything outside these, nor what beside a model is no part of it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from okno.convert.provenance import note_of
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
-from okno.inspect.hub_cache import Interrupted, interrupted, list_hub
+from okno.inspect.hub_cache import SNAPSHOTS, Interrupted, interrupted, list_hub
 from okno.inspect.listing import Checkpoint, LocalModel, list_folder, missing_parts
 from okno.inspect.models import DEMO
 from okno.inspect.names import key, nearest
 from okno.inspect.source_hub import parse_reference
+from okno.inspect.source_open import CONFIG
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
     """name: for people. what: a word for it. models: the names of the models that go. files: what
-    is unlinked. repository: of the hub's cache, when all of it goes."""
+    is unlinked; within: where folders that are empty then go, too. repository: of the hub's cache,
+    when all of it goes. others: how many files of the folder are no part of the model and stay."""
 
     name: str
     what: str
     size_bytes: int
     models: tuple[str, ...]
     files: tuple[Path, ...] = ()
+    within: Path | None = None
     repository: str | None = None
+    others: int = 0
 
 
 def find_removal(asked: str, models: Path, cache: Path, converted: Path) -> Removal:
@@ -38,8 +44,11 @@ def find_removal(asked: str, models: Path, cache: Path, converted: Path) -> Remo
         raise BadSetting("The demo model ships with okno and stays; it takes 8.5 MiB.")
     own, made = list_folder(models), list_folder(converted)
     found = [
-        *(_of_folder(entry, "in the models folder") for entry in _called(asked, own.entries)),
-        *(_of_folder(entry, "made by okno") for entry in _called(asked, made.entries)),
+        *(
+            _of_folder(entry, "in the models folder", models)
+            for entry in _called(asked, own.entries)
+        ),
+        *(_of_folder(one, "made by okno", converted) for one in _called(asked, made.entries)),
         *_of_hub(asked, cache),
     ]
     if len(found) == 1:
@@ -66,7 +75,8 @@ def remove(removal: Removal, cache: Path) -> None:
         else:
             for path in removal.files:
                 path.unlink(missing_ok=True)
-            _remove_empty({path.parent for path in removal.files})
+                note_of(path).unlink(missing_ok=True)
+            _remove_empty({path.parent for path in removal.files}, removal.within)
     except OSError as error:
         raise ModelUnusable(
             f"{removal.name} cannot be removed: {error.strerror or error} ({error.filename})."
@@ -74,6 +84,11 @@ def remove(removal: Removal, cache: Path) -> None:
 
 
 HUB_FILE = "a file in the hub's cache"
+OF_A_CHECKPOINT = re.compile(
+    r".*\.(safetensors|bin|pt|pth|ckpt|index\.json|jinja|tiktoken)|(tokenizer|spiece)\.model|"
+    r"(.*_)?config\.json|(tokenizer|tekken|vocab|params|special_tokens_map|added_tokens)\.json|"
+    r"chat_template\.json|(merges|vocab)\.txt|(readme|license|notice|use_policy).*|\.gitattributes"
+)
 
 
 def _called(
@@ -84,13 +99,27 @@ def _called(
     return by_name or [e for e in entries if key(asked) in {key(word) for word in e.spellings}]
 
 
-def _of_folder(entry: LocalModel | Checkpoint, what: str) -> Removal:
-    """A model file with its parts; of a checkpoint the files of its folder, no folders in it."""
+def _of_folder(entry: LocalModel | Checkpoint, what: str, within: Path) -> Removal:
+    """A model file with its parts; of a checkpoint its own files in its folder."""
     if isinstance(entry, LocalModel):
-        return Removal(entry.name, what, entry.size_bytes, (entry.name,), _parts(entry.path))
-    files = tuple(sorted(path for path in entry.path.iterdir() if not path.is_dir()))
+        files = _parts(entry.path)
+        return Removal(entry.name, what, entry.size_bytes, (entry.name,), files, within)
+    files, others = _own_files(entry.path)
     size_bytes = sum(path.lstat().st_size for path in files)
-    return Removal(entry.name, what, size_bytes, (entry.name,), files)
+    return Removal(entry.name, what, size_bytes, (entry.name,), files, within, others=others)
+
+
+def _own_files(folder: Path) -> tuple[tuple[Path, ...], int]:
+    """What is of the checkpoint in `folder`, and how many other files there are. Raises BadSetting
+    for a folder that may be something else: what ends with `.bin` need not be weights."""
+    if not (folder / CONFIG).is_file():
+        raise BadSetting(
+            f"{folder} has no {CONFIG}, so it may be something else than a model, and okno does "
+            "not remove it. Remove it with the means of your system."
+        )
+    here = sorted(path for path in folder.iterdir() if not path.is_dir())
+    own = tuple(path for path in here if OF_A_CHECKPOINT.fullmatch(path.name.lower()))
+    return own, len(here) - len(own)
 
 
 def _parts(path: Path) -> tuple[Path, ...]:
@@ -106,7 +135,8 @@ def _of_hub(asked: str, cache: Path) -> list[Removal]:
         begun = [one for one in interrupted(cache) if key(one.repository) == key(asked)]
         whole = [one for one in entries if key(_repository_of(one)) == key(asked)]
         if begun or whole:
-            return [_whole(_repository_of(whole[0]) if whole else asked, whole, begun)]
+            name = _repository_of(whole[0]) if whole else begun[0].repository
+            return [_whole(name, whole, begun)]
     found = _called(asked, entries)
     return [
         _whole(_repository_of(one), [one], [])
@@ -127,8 +157,11 @@ def _whole(
 
 def _repository_of(entry: LocalModel | Checkpoint) -> str:
     """`owner/repo` of an entry of the hub's cache."""
-    parts = entry.path.parts
-    named = next(part for part in parts if part.startswith("models--"))
+    return _repository_of_path(entry.path)
+
+
+def _repository_of_path(path: Path) -> str:
+    named = next(part for part in reversed(path.parts) if part.startswith("models--"))
     return "/".join(named.split("--", 2)[1:])
 
 
@@ -144,7 +177,8 @@ def _remove_repository(repository: str, cache: Path) -> None:
         path.unlink(missing_ok=True)
     if commits:
         found.delete_revisions(*commits).execute()
-    _remove_empty({folder / "blobs"})
+    _remove_empty({folder / "blobs"}, cache)
+    _check_gone(folder / SNAPSHOTS, folder)
 
 
 def _remove_hub_files(files: Sequence[Path], cache: Path) -> None:
@@ -155,13 +189,27 @@ def _remove_hub_files(files: Sequence[Path], cache: Path) -> None:
     wanted = {path.absolute() for path in files}
     everything = (f for repo in found.repos for revision in repo.revisions for f in revision.files)
     chosen = [file for file in everything if Path(file.file_path).absolute() in wanted]
-    found.delete_files(*chosen).execute()
+    if chosen:
+        found.delete_files(*chosen).execute()
+    for path in files:
+        _check_gone(path, cache / f"models--{_repository_of_path(path).replace('/', '--')}")
 
 
-def _remove_empty(folders: set[Path]) -> None:
-    """Folders that nothing is left in, and those above them, up to two."""
+def _check_gone(path: Path, repository: Path) -> None:
+    """Raises ModelUnusable: huggingface_hub leaves out what it finds damaged."""
+    if path.exists():
+        raise ModelUnusable(
+            f"{path} is still there: huggingface_hub finds the cache of that repository damaged "
+            f"and leaves it alone. Remove the folder {repository} with the means of your system."
+        )
+
+
+def _remove_empty(folders: set[Path], within: Path | None) -> None:
+    """Folders inside `within` that nothing is left in, and those above them."""
     for folder in folders:
-        for place in (folder, folder.parent):
+        for place in (folder, *folder.parents):
+            if within is None or within.resolve() not in place.resolve().parents:
+                break
             try:
                 place.rmdir()
             except OSError:  # something is in it, or it is gone

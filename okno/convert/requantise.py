@@ -24,6 +24,7 @@ from okno.convert.pipeline import Meter, write_gguf
 from okno.convert.progress import Progress
 from okno.convert.provenance import (
     Sources,
+    check_unchanged,
     fields_of,
     is_current,
     note_stamps,
@@ -73,12 +74,13 @@ def requantised(model: LocalModel, wants: Wants, progress: Progress) -> LocalMod
     with closing(LocalSource(model.path)) as source:
         names = shard_names(source)
     sources = sources_named(model.path.parent, names)
-    with locked(path):
-        if not is_current(path, sources, wants):
-            path.unlink(missing_ok=True)
-            _quantise(model, sources, path, wants, progress)
-            note_stamps(path, sources)
-        return LocalModel(model.name, path, path.stat().st_size, (model.name,))
+    if not is_current(path, sources, wants):  # what is kept may lie on a disk that is only read
+        with locked(path, progress):
+            if not is_current(path, sources, wants):
+                path.unlink(missing_ok=True)
+                _quantise(model, sources, path, wants, progress)
+                note_stamps(path, sources)
+    return LocalModel(model.name, path, path.stat().st_size, (model.name,))
 
 
 def quantised_types(header: GgufHeader, file_type: str) -> dict[str, str]:
@@ -125,12 +127,17 @@ def _quantise(
             **fields_of(made),
         }
 
+    def finished() -> dict[str, Field]:
+        found = values(hashes.result())
+        check_unchanged(sources)
+        return found
+
     first = gguf_header(values(unknown_hashes(sources)), tensors, carried)
     size = len(first) + sum(padded(tensor.n_bytes) for tensor in tensors)
     with written(path, size, f"Quantising {model.name}") as part, hashing(sources) as hashes:
         write_gguf(
             part,
-            lambda last: gguf_header(values(hashes.result()), tensors, carried) if last else first,
+            lambda last: gguf_header(finished(), tensors, carried) if last else first,
             tensors,
             list(_jobs(places, tensors)),
             Meter(progress, STAGE),

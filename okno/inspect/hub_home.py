@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from okno.core.errors import BadSetting
+
 MAX_TOKEN_BYTES = 4096
 YES = ("1", "on", "yes", "true")
 
@@ -26,18 +28,34 @@ def hub_cache() -> Path:
 
 def hub_token() -> str:
     """HF_TOKEN, else what `hf auth login` has stored; empty without either, or when the user wants
-    none sent (HF_HUB_DISABLE_IMPLICIT_TOKEN)."""
+    none sent (HF_HUB_DISABLE_IMPLICIT_TOKEN). Raises BadSetting for what no header can carry."""
     if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").lower() in YES:
         return ""
-    given = os.environ.get("HF_TOKEN", "").strip()
+    given = _cleaned(os.environ.get("HF_TOKEN", ""))
     if given:
-        return given
+        return _checked(given, "HF_TOKEN")
     named = os.environ.get("HF_TOKEN_PATH")
+    path = _path(named) if named else hub_home() / "token"
     try:
-        with (_path(named) if named else hub_home() / "token").open("rb") as file:
-            return file.read(MAX_TOKEN_BYTES).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError):
+        with path.open("rb") as file:
+            found = file.read(MAX_TOKEN_BYTES).decode("utf-8", errors="replace")
+    except OSError:
         return ""
+    return _checked(_cleaned(found), str(path))
+
+
+def _cleaned(token: str) -> str:
+    """As huggingface_hub does: a pasted token may bring line ends."""
+    return token.replace("\r", "").replace("\n", "").strip()
+
+
+def _checked(token: str, where: str) -> str:
+    """Never shows it: a message is no place for a secret."""
+    if not token or (token.isascii() and token.isprintable()):
+        return token
+    raise BadSetting(
+        f"{where} holds characters that no access token has. Copy the token again, or remove it."
+    )
 
 
 def is_offline() -> bool:

@@ -53,9 +53,11 @@ def parse_reference(text: str) -> Reference | None:
     `folder/model.gguf` is a file that is not here, no repository (`hf:folder/model.gguf` is one).
     """
     found = REFERENCE.fullmatch(text.removeprefix("hf:"))
-    if found is None or ".." in text.split("/"):
+    if found is None or ".." in re.split("[/@]", text):
         return None
     parts = found.groupdict()
+    if (parts["before"] or parts["after"] or "").startswith("/"):
+        return None
     if parts["repo"].lower().endswith(FILE_ENDS) and not text.startswith("hf:"):
         return None
     if parts["before"] and parts["after"]:
@@ -120,7 +122,8 @@ def open_on_hub(address: str) -> HttpSource:
     """Raises SourceUnreachable when the user wants no network (HF_HUB_OFFLINE)."""
     if is_offline():
         raise SourceUnreachable(
-            f"{address} is not asked for: HF_HUB_OFFLINE is set. Unset it, or give a local file."
+            f"{without_user(address)} is not asked for: HF_HUB_OFFLINE is set. Unset it, or give a "
+            "local file."
         )
     return HttpSource(address, Access(origin_of(endpoint()), hub_token()))
 
@@ -131,6 +134,16 @@ def endpoint() -> str:
     if urlsplit(found).scheme not in ("http", "https"):
         raise BadSetting(f"HF_ENDPOINT={found!r} is no http(s) address.", param="HF_ENDPOINT")
     return found
+
+
+def shown_endpoint() -> str:
+    """The same for messages: without a user's name and password."""
+    return without_user(endpoint())
+
+
+def without_user(address: str) -> str:
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1]).geturl()
 
 
 def _files_of(reference: Reference) -> list[str]:

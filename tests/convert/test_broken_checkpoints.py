@@ -96,6 +96,12 @@ def test_a_tensor_of_another_shape(tmp_path: Path, shape: tuple[int, int]) -> No
     assert "(64, 64)" in message
 
 
+def test_a_bias_of_no_dimension(tmp_path: Path) -> None:
+    bias = {"model.layers.0.self_attn.q_proj.bias": np.zeros((), np.float32)}
+    weights = llama_weights() | bias
+    assert "self_attn.q_proj.bias' of shape ()" in told(write_checkpoint(tmp_path / "m", weights))
+
+
 def test_a_tensor_nobody_knows(tmp_path: Path) -> None:
     weights = llama_weights() | {"model.layers.0.self_attn.sinks": np.ones(4, np.float32)}
     assert "'model.layers.0.self_attn.sinks' for which its family has no place" in told(
@@ -177,6 +183,9 @@ def test_a_packing_that_is_planned_but_not_converted(tmp_path: Path, said: dict[
         ({"rope_scaling": {"type": "mrope"}}, "'mrope'"),
         ({"rope_scaling": {"type": "linear"}}, "without factor"),
         ({"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0]}}, "of 8 numbers"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
+        ({"model_type": "smollm3", "partial_rotary_factor": 3.0}, "partial_rotary_factor = 3.0"),
+        ({"model_type": "smollm3", "partial_rotary_factor": 0.5}, None),
         ({"model_type": "smollm3"}, None),
         ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, "no_rope_layers = [1, 0]"),
         ({"model_type": "qwen2", "rope_scaling": {"type": "llama3", "factor": 8.0}}, "llama3"),

@@ -26,7 +26,7 @@ from okno.core.errors import (
 )
 from okno.inspect.hub_cache import find_cached
 from okno.inspect.listing import Checkpoint
-from okno.inspect.source_hub import Reference, parse_reference
+from okno.inspect.source_hub import Reference, open_reference, parse_reference
 from tests.cli.support import OKNO, clean_environment
 from tests.convert.hub import Hub, Repo, digest_of, serving
 
@@ -295,7 +295,37 @@ def test_no_network_is_said(cache, monkeypatch):
         plan_of("owner/plain-GGUF", cache)
 
 
-@pytest.mark.parametrize("told", [b"<html>", b"[]", b'{"id": "x"}', b'{"siblings": [{}]}'])
+def test_the_password_of_a_mirror_is_never_shown(hub, cache, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(SourceUnreachable, match=r"cannot be fetched from http://127.0.0.1:9: "):
+        plan_of("owner/plain-GGUF", cache)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("http://", "http://user:secret@"))
+    with pytest.raises(ModelNotFound, match="no repository owner/none on http://127"):
+        plan_of("owner/none", cache)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SourceUnreachable, match=r"^http://127.* is not asked for"):
+        open_reference(Reference("owner", "none", "x.gguf"))
+
+
+def test_a_cache_that_cannot_be_written_is_no_matter_of_the_network(hub, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ModelUnusable, match=r"cannot be stored: .* another folder with HF_HOME"):
+        get("owner/plain-GGUF", tmp_path / "file")
+
+
+COMMIT = b'{"id": "x", "sha": "%s", "siblings": [' % (b"c" * 40)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"<html>", b"[]", b'{"id": "x"}', b'{"siblings": [{}]}', b'{"id": "x", "sha": 5}',
+        COMMIT + b'{"rfilename": 5, "size": 5}]}',
+        COMMIT + b'{"rfilename": "a.gguf", "size": "large"}]}',
+        COMMIT + b'{"rfilename": "a.gguf", "size": -5}]}',
+        COMMIT + b'{"rfilename": "a.gguf", "size": 1.5}]}',
+    ],
+)  # fmt: skip
 def test_what_is_no_hub_is_said(told, hub, cache):
     hub.says = told
     with pytest.raises(SourceUnreachable, match="does not tell what owner/plain-GGUF is made of"):

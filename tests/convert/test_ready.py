@@ -12,10 +12,19 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from okno.bench.raw import RawOptions, open_raw
 from okno.convert import provenance
-from okno.convert.cache import cached_path, converted_folder, locked
+from okno.convert.cache import (
+    LOCKS,
+    WAITING,
+    cached_path,
+    converted_folder,
+    lock_of,
+    locked,
+    part_of,
+)
 from okno.convert.progress import silent
 from okno.convert.provenance import provenance_in
 from okno.convert.ready import convert, engine_ready
@@ -215,7 +224,7 @@ def test_a_conversion_that_is_killed_is_never_taken_for_a_model(tmp_path: Path, 
     child = subprocess.run([sys.executable, "-c", STOPPING, str(killed)], check=False)
     assert child.returncode == -signal.SIGKILL
     (part,) = models_in(kept)
-    assert part.endswith(".gguf.part")
+    assert part.endswith(".gguf.okno.part")
     other = engine_ready(write_checkpoint(tmp_path / "Other"), Wants(), silent)
     assert models_in(kept) == [other.path.name]
     assert engine_ready(killed, Wants(), silent).path.exists()
@@ -224,11 +233,41 @@ def test_a_conversion_that_is_killed_is_never_taken_for_a_model(tmp_path: Path, 
 def test_a_part_that_is_being_made_is_left_alone(tmp_path: Path, kept: Path) -> None:
     busy = kept / "Busy-12345678.gguf"
     with locked(busy):
-        part = busy.with_name(busy.name + ".part")
+        part = part_of(busy)
         part.write_bytes(b"half")
         made = engine_ready(write_checkpoint(tmp_path / "Other"), Wants(), silent)
         assert part.exists()
     assert made.path.exists()
+
+
+def test_who_waits_for_another_is_told_so(checkpoint: Path) -> None:
+    path = cached_path(converted_folder(), checkpoint, "Saiga", Wants())
+    told = []
+
+    def progress(stage: str, done: int, total: int, left_s: float | None) -> None:
+        told.append(stage)
+        if stage.startswith("Waiting"):
+            other.release()
+
+    path.parent.mkdir(parents=True)
+    other = FileLock(lock_of(path))
+    with other:
+        engine_ready(checkpoint, Wants(), progress)
+    assert list(dict.fromkeys(told)) == [WAITING, "Converting"]
+
+
+def test_what_is_kept_on_a_disk_that_is_only_read_is_served(checkpoint: Path, kept: Path) -> None:
+    """As in a container whose models are made beforehand: nothing need be locked."""
+    made = engine_ready(checkpoint, Wants(), silent)
+    shutil.rmtree(kept / LOCKS)
+    (kept / LOCKS).write_text("in the way")  # root may write everywhere
+    assert engine_ready(checkpoint, Wants(), silent) == made
+
+
+def test_a_file_that_only_looks_like_a_part_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "made.gguf.part").write_text("of a browser")
+    convert(checkpoint, tmp_path / "made.gguf", Wants(), silent)
+    assert (tmp_path / "made.gguf.part").read_text() == "of a browser"
 
 
 ASKING = """
@@ -237,9 +276,26 @@ from pathlib import Path
 from okno.convert.ready import engine_ready
 from okno.convert.wants import Wants
 told = []
-print(engine_ready(Path(sys.argv[1]), Wants(), lambda *said: told.append(said)).path)
-print(len(told) > 0)
+print(engine_ready(Path(sys.argv[1]), Wants(), lambda stage, *_: told.append(stage)).path)
+print("Converting" in told)
 """
+
+
+def test_a_source_that_changes_meanwhile_is_said_and_nothing_is_kept(
+    checkpoint: Path, kept: Path
+) -> None:
+    """Else the file would be of the old weights, and its hashes of the new ones."""
+    weights = checkpoint / "model.safetensors"
+    newer = bytearray(weights.read_bytes())
+    newer[-1] ^= 1
+
+    def replacing(stage: str, done: int, total: int, left_s: float | None) -> None:
+        if done == total:
+            weights.write_bytes(newer)
+
+    with pytest.raises(ModelUnusable, match="was changed while it was read, so nothing was kept"):
+        engine_ready(checkpoint, Wants(), replacing)
+    assert models_in(kept) == []
 
 
 def test_two_that_ask_at_once_convert_once(checkpoint: Path) -> None:

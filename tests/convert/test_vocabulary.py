@@ -91,6 +91,8 @@ def test_a_file_too_large_for_a_tokenizer_is_not_read(
         ({"model.vocab.far": -1}, r"ids beyond the model's vocabulary of 2000"),
         ({"model.vocab.": 1999}, "token 1999 has no text"),
         ({"model.ignore_merges": True, "model.vocab.ĠĠstray": 1999}, "'ĠĠstray' is cut otherwise"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [5]}}, "changes text by None"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [5]}}, "None"),
         ({"pre_tokenizer": None}, "has no rules for spaces"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from okno.core.errors import ModelNotFound
+from okno.core.errors import BadSetting, ModelNotFound
 from okno.inspect.hub_cache import interrupted, list_hub
 from okno.inspect.hub_home import hub_cache, hub_token
 from okno.inspect.listing import Checkpoint, LocalModel
@@ -159,5 +159,19 @@ def test_the_token_is_the_environments_or_the_one_of_the_login(monkeypatch, tmp_
     assert hub_token() == "hf_login"
     monkeypatch.setenv("HF_TOKEN", "hf_given")
     assert hub_token() == "hf_given"
+    monkeypatch.setenv("HF_TOKEN", " hf_pas\r\nted\n")  # as the library reads it
+    assert hub_token() == "hf_pasted"
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
     assert hub_token() == ""
+
+
+def test_a_token_that_no_header_can_carry_is_said_and_never_shown(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    for text in ("hf_тайна", "hf_a\x00b"):
+        (tmp_path / "token").write_text(text, encoding="utf-8")
+        with pytest.raises(BadSetting, match="holds characters that no access token has") as caught:
+            hub_token()
+        assert "hf_" not in caught.value.message
+    monkeypatch.setenv("HF_TOKEN", "hf_тайна")
+    with pytest.raises(BadSetting, match=r"^HF_TOKEN holds"):
+        hub_token()

@@ -189,7 +189,8 @@ def test_references_are_taken_apart(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["name", "o/r/../x", "o r/x", "/abs/path", "o//r", "o/r:", "ü:/x", "models/mine.gguf",
-     "models/MINE.GGUF", "models/mine.safetensors", "models/mine.gguf:Q4_0"],
+     "models/MINE.GGUF", "models/mine.safetensors", "models/mine.gguf:Q4_0", "o/r@..",
+     "o/r@/etc/passwd", "o/r:Q4_0@../x"],
 )  # fmt: skip
 def test_what_is_no_reference_is_not_asked_for(text):
     assert parse_reference(text) is None
