@@ -17,11 +17,6 @@ class Refused:
 
 REFUSED: tuple[Refused, ...] = (
     Refused(
-        ("--hf-repo", "-hf"),
-        "Downloads from Hugging Face come with a later version of okno. Download a GGUF file "
-        "and give its path: --model path/to/file.gguf.",
-    ),
-    Refused(
         ("--gpu-memory-utilization",),
         "okno does not reserve a share of the memory: it asks for batch x ctx tokens. "
         "Set --batch-size, --ctx or --kv-pool instead.",

@@ -24,7 +24,7 @@ class LoadSettings(Part):
             "A path to a .gguf file or to a folder of weights, a name in the models folder, a "
             "Hugging Face repository (owner/repo[:quant], fetched when it is not here), or `demo` "
             "(ships with okno).",
-            metavar="NAME|PATH",
+            metavar="NAME|PATH", also=("--hf-repo", "-hf"),
         ),
     ] = "demo"  # fmt: skip
     models_dir: Annotated[

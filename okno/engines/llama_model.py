@@ -126,8 +126,8 @@ def _check_file(path: Path) -> None:
         magic = file.read(4)
     if magic not in (b"GGUF", b"FUGG"):
         raise ModelUnusable(
-            f"{path.name} is not a GGUF file (it starts with {magic!r}). Give a GGUF model; "
-            "other formats are converted by a later version."
+            f"{path.name} is not a GGUF file (it starts with {magic!r}). Give a GGUF model, "
+            "or the folder of a safetensors one, which okno converts."
         )
 
 

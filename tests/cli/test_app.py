@@ -73,7 +73,6 @@ def test_a_big_batch_size_is_explained(capsys):
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["-hf", "org/name"], "Download a GGUF file"),
         (["--gpu-memory-utilization", "0.9"], "batch x ctx tokens"),
         (["-b", "512"], "-b: Use --step-tokens (prompt tokens per step) or --batch-size"),
         (["--cont-batching"], "always on"),
