@@ -35,7 +35,7 @@ def test_ids_are_those_of_sentencepiece(options: dict[str, Any], tmp_path: Path)
     if options is not UNIGRAM:
         assert other == []
     assert all(is_tie(text, vocab, reference) for text in other)
-    assert len(other) <= 50  # SentencePiece's trainer makes other scores on other days
+    assert len(other) <= 50  # 6 and 16 were seen, in two environments; why they differ is not known
 
 
 def is_tie(text: str, vocab: LlamaVocabulary, reference: SentencePieceProcessor) -> bool:
