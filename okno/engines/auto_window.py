@@ -151,7 +151,10 @@ def _searched(
 def _without_flash(asked: Asked, load: Load) -> tuple[str, ...]:
     if load.flash_attention == asked.flash_attention:
         return ()
-    return ("auto: flash attention off, which is predicted to be faster for this window",)
+    return (
+        "auto: flash attention off, in steps of at most "
+        f"{load.window.step_tokens} tokens: predicted to be faster for this window",
+    )
 
 
 def _check_fits(trouble: Trouble, needed: MemoryPlan) -> None:
