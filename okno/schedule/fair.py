@@ -55,23 +55,25 @@ class FairQueue:
         client's line is merged by what the client will have been served until then."""
         if sequence in self._resumed:
             return self._resumed.index(sequence)
-        place, turn = len(self._resumed), self._turn_of(sequence)
+        place, own = len(self._resumed), sequence.client
+        turn = self._turn_of(sequence)
         for client, line in self._by_client.items():
             served = self._served[client]
             for one in line:
-                if (served, client) >= turn:
+                if served > turn or (served == turn and client >= own):
                     break
                 place += 1
-                served += _cost(one)
+                served += len(one.known) / one.weight  # _cost without a call: hundreds wait
         return place
 
-    def _turn_of(self, sequence: Sequence) -> tuple[float, str]:
+    def _turn_of(self, sequence: Sequence) -> float:
+        """What its client will have been served when its turn comes."""
         served = self._served[sequence.client]
         for one in self._by_client[sequence.client]:
             if one is sequence:
                 break
             served += _cost(one)
-        return served, sequence.client
+        return served
 
     def add(self, sequence: Sequence) -> None:
         client = sequence.client
