@@ -4,7 +4,8 @@
     python benchmarks/bookkeeping_share.py /tmp/shapes/llama-1b-Q4_0.gguf
 
 The real loop over the real engine, 64 live sequences, 1,000 waiting. Counted are the steps in which
-all that are live decode; what is not inside llama_decode and llama_get_logits is ours. (The prefix
+at least three quarters of them decode (beside them prompts advance: as one answer ends, the next
+prompt begins); what is not inside llama_decode and llama_get_logits is ours. (The prefix
 tree holds what has ended, at most 256 sequences: llama.cpp has no more. bookkeeping.py has 10,000.)
 Goal: under 2 % of the step.
 """
@@ -26,6 +27,7 @@ from okno.engines.llamacpp import LlamaCpp
 from okno.engines.protocol import FromWorker, WorkerOptions, frame
 
 CTX = 256
+DECODING = 0.75
 COUNTED = ("greedy", "temperature 1")
 MODEL = ("llama_decode", "llama_get_logits")
 HEADER = ("sampling", "steps", "whole step", "the model", "schedule", "sample", "update",
@@ -42,7 +44,7 @@ def timed(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def measure(path: Path, sampling: Sampling, options: argparse.Namespace) -> Watch:
-    """The steps in which all decode."""
+    """The steps in which most decode."""
     wanted = WorkerOptions(str(path), path.stem, batch_size=options.live, ctx=CTX)
     engine = LlamaCpp(wanted, lambda _done: None)
     watch = Watch()
@@ -63,7 +65,7 @@ def measure(path: Path, sampling: Sampling, options: argparse.Namespace) -> Watc
         with watch.part("whole"):
             loop.once()
         [record] = loop.meter.log.last(1)
-        if record.decode_rows == record.rows == options.live:
+        if record.live == options.live and record.decode_rows >= DECODING * options.live:
             watch.end_step()
         arrive(loop, coming, len(ended))
         ended.clear()
@@ -89,8 +91,9 @@ def report(options: argparse.Namespace) -> str:
     rows = [row(name, measure(options.model, KINDS[name], options)) for name in COUNTED]
     return (
         "# What of a real step is bookkeeping\n\n"
-        f"{options.model.stem}, {options.live} live sequences that decode, {options.waiting:,} "
-        f"waiting of {CLIENTS} clients; medians over the steps. Goal: under 2 %.\n\n"
+        f"{options.model.stem}, {options.live} live sequences of which at least {DECODING:.0%} "
+        f"decode, {options.waiting:,} waiting of {CLIENTS} clients; medians over the steps. "
+        "Goal: under 2 %.\n\n"
         + environment() + "\n" + table(HEADER, rows)
     )  # fmt: skip
 
