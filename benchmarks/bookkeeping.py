@@ -216,7 +216,8 @@ def measure(sampling: Sampling, n_vocab: int, options: argparse.Namespace) -> Wa
         watch.end_step()
         arrive(loop, coming, len(ended))
         ended.clear()
-    assert len(loop.scheduler.live) == options.live, "all slots are busy to the end"
+    records = loop.meter.log.last(options.steps)
+    assert all(record.live == options.live for record in records), "all slots are busy"
     return watch
 
 

@@ -267,7 +267,7 @@ class EngineLoop:
         answers = self.sample(logits, asks)
         sampled: dict[str, Sampled] = {}
         for span, task, first, end in wanting:
-            rows = logits[first : first + span.logits]
+            rows = logits[first : first + span.logits] if span.logits > 1 else logits
             mine, at = answers[at:end], end
             sampled[span.id] = self._next_tokens(task, rows, span.drafts, mine, now)
         return sampled

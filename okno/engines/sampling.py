@@ -110,12 +110,13 @@ class Sampler:
     def row(self, logits: Logits, at: int, mask: Mask | None = None, ahead: int = 0) -> Row:
         """What `choose` needs for the next token, or (if not `looks_back`) for the one `ahead`
         tokens later. logits: (n, n_vocab), of the step; its row is `at`."""
-        if logits.shape[1:] != (self._n_vocab,):
-            raise ValueError(f"rows of shape {logits.shape[1:]}, expected ({self._n_vocab},)")
-        key = key_of(self._stream, self.generated + ahead) if self._s.temperature > 0 else 0
+        if logits.shape[-1] != self._n_vocab:
+            raise ValueError(f"rows of {logits.shape[-1]} logits, expected {self._n_vocab}")
+        s = self._s
+        key = key_of(self._stream, self.generated + ahead) if s.temperature > 0 else 0
         if self._only_bans:
-            return Row(at, self._s, key, self._banned, self._banned_values, mask)
-        return Row(at, self._s, key, *self._edits(logits[at]), mask)
+            return Row(at, s, key, self._banned, self._banned_values, mask)
+        return Row(at, s, key, *self._edits(logits[at]), mask)
 
     def sampled(self, logits: Logits, at: int, token: int) -> SampledToken:
         """A chosen token with what was asked to be known about it. logits, at: as for `row`."""

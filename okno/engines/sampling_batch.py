@@ -29,19 +29,21 @@ def sample_all(logits: Logits, asks: Sequence[Ask]) -> list[Answer]:
     (n, n_vocab), writable, as before when this returns. asks: in the order of `at`."""
     rows: list[Row] = []
     failed: dict[int, OknoError] = {}
-    for place, (at, sampler, mask_of, ahead) in enumerate(asks):
+    for at, sampler, mask_of, ahead in asks:
+        if mask_of is None:
+            rows.append(sampler.row(logits, at, None, ahead))
+            continue
         try:
-            mask = None if mask_of is None else mask_of()
+            mask = mask_of()
         except OknoError as error:
-            failed[place] = error
+            failed[at] = error
         else:
             rows.append(sampler.row(logits, at, mask, ahead))
-    chosen = iter(choose(logits, rows))
-    answers: list[Answer] = []
-    for place, ask in enumerate(asks):
-        token = failed[place] if place in failed else next(chosen)
-        if isinstance(token, int):
-            answers.append(ask.sampler.sampled(logits, ask.at, token))
-        else:
-            answers.append(token)
-    return answers
+    chosen: Sequence[int | OknoError] = choose(logits, rows)
+    if failed:
+        found = dict(zip([row.at for row in rows], chosen, strict=True)) | failed
+        chosen = [found[ask.at] for ask in asks]
+    return [
+        ask.sampler.sampled(logits, ask.at, token) if isinstance(token, int) else token
+        for ask, token in zip(asks, chosen, strict=True)
+    ]

@@ -87,8 +87,8 @@ class Task:
         now: float,
     ) -> Delta:
         """The next tokens of this sequence: one, and one more for each draft that sampling from
-        the row before it agrees with. rows: (1 + drafts, n_vocab). answers: to `asks`. Sets
-        `finished` when one was the last.
+        the row before it agrees with. rows: (1 + drafts, n_vocab), not read without drafts.
+        answers: to `asks`. Sets `finished` when one was the last.
 
         A draft is a guess of certainty, so sampling the token and comparing is rejection sampling
         (Leviathan et al. 2023): the distribution is that of the model, the tokens even are those
@@ -124,18 +124,18 @@ class Task:
     def _take(self, chosen: SampledToken, now: float) -> Delta:
         if self.clock.first_token is None:
             self.clock.first_token = now
-        self._accept(chosen.token)
-        if chosen.token in self.vocab.end_tokens and not self.request.stop.ignore_eos:
-            delta = Delta(self.id, (chosen.token,), self.text.finish())
+        token, logprobs = chosen
+        self._accept(token)
+        if token in self.vocab.end_tokens and not self.request.stop.ignore_eos:
+            delta = Delta(self.id, (token,), self.text.finish())
             self._finish("stop", now)
             return delta
-        return self._emit(chosen.token, chosen.logprobs, now)
+        return self._emit(token, logprobs, now)
 
     def _emit(self, token: int, logprob: TokenLogprob | None, now: float) -> Delta:
-        pushed = self.text.push(self.vocab.pieces[token])
-        text = pushed.text
-        if pushed.stop is not None:
-            self._finish("stop", now, stop_string=pushed.stop)
+        text, stop = self.text.push(self.vocab.pieces[token])
+        if stop is not None:
+            self._finish("stop", now, stop_string=stop)
         elif self.matcher is not None and self.matcher.is_done():
             text += self.text.finish()
             self._finish("stop", now)
