@@ -80,7 +80,10 @@ def choose_for(options: WorkerOptions, kv_type: KVType, loaded: Loaded | None = 
     chosen = replace(chosen, notes=(*chosen.notes, *notes_beside(options, draft)))
     if header.is_embedding_model:
         return Choice(chosen, RowLearner(), True, draft)
-    learner = StepLearner(planner.model(chosen.load), refinement, keeps=known is not None)
+    learner = StepLearner(
+        planner.model(chosen.load), refinement,
+        keeps=known is not None, fills=header.shares_prefixes and chosen.load.kv_unified,
+    )  # fmt: skip
     return Choice(chosen, learner, known is not None, draft)
 
 
