@@ -14,6 +14,7 @@ from okno.cli.progress import working
 from okno.cli.text import for_stderr
 from okno.config.load import load
 from okno.convert.wants import Wants
+from okno.core.commands import quoted
 from okno.core.errors import BadSetting
 from okno.inspect.source_hub import Reference, parse_reference
 
@@ -58,7 +59,7 @@ def pull(
     with working() as progress:
         path = fetch(plan, progress)
     typer.echo(path)
-    _remark(f"Here now; `okno serve --model {reference}` serves it.")
+    _remark(f"Here now; `okno serve --model {quoted(reference)}` serves it.")
     return 0
 
 

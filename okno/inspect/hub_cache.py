@@ -41,6 +41,12 @@ def list_hub(cache: Path) -> Listing:
     return Listing(tuple(models), tuple(checkpoints), ())
 
 
+def repositories(cache: Path) -> list[str]:
+    """The names (`owner/repo`) of those that the cache has something of."""
+    named = (REPOSITORY.fullmatch(folder.name) for folder in _subfolders(cache))
+    return [f"{match[1]}/{match[2]}" for match in named if match]
+
+
 def list_snapshot(snapshot: Path, repository: str) -> Listing:
     """The models of one snapshot. Half a split model is none."""
     listing = list_folder(snapshot, within=snapshot.parent.parent)
