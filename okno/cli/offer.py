@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from okno.cli.text import size
 from okno.convert.disk import free_bytes_at
-from okno.convert.obtain import is_plain
 from okno.core.errors import AccessDenied, OknoError
-from okno.inspect.header import read_header
 
 if TYPE_CHECKING:
     from okno.advisor.report import PlanReport
@@ -34,8 +32,7 @@ def offer_of(plan: FetchPlan, request: PlanRequest) -> Offer:
 
     lines, address = tuple(_files(plan)), address_of(plan)
     try:
-        quant = request.quant if request.quant and is_plain(read_header(address)) else None
-        report = make_plan(replace(request, model=address, quant=quant))
+        report = make_plan(replace(request, model=address))
     except AccessDenied:
         raise  # the weights would not come either
     except OknoError as error:

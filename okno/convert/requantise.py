@@ -1,4 +1,5 @@
-"""A GGUF file of floats with fewer bits: what llama-quantize makes of it, once and kept.
+"""A GGUF file of floats, or of 8 bits, with fewer bits: what llama-quantize makes of it, once and
+kept.
 
 The mixture of types is llama-quantize's (inspect/header_quant.py), and so are the bytes of each
 tensor, but for ties in Q8_0 (a test compares with it); unlike it, this works row by row in little
@@ -32,6 +33,7 @@ from okno.convert.provenance import (
     sources_named,
     unknown_hashes,
 )
+from okno.convert.quantise import dequantise_rows, quantise_rows, row_bytes
 from okno.convert.values import encoded
 from okno.convert.wants import Wants
 from okno.convert.work import PIECE_BYTES, Bytes, Job
@@ -47,6 +49,7 @@ from okno.inspect.source import LocalSource
 
 STAGE = "Quantising"
 FLOATS = ("F32", "F16", "BF16")
+SOURCES = (*FLOATS, "Q8_0")  # what is quantised; the other types are copied
 REPLACED = ("general.file_type", "general.quantization_version", "general.alignment")
 QUANTISATION_VERSION = 2  # ggml.h, GGML_QNT_VERSION
 NUMBERS = {name: number for number, name in FILE_TYPES.items()}
@@ -62,8 +65,8 @@ class Place:
 
 
 def requantised(model: LocalModel, wants: Wants, progress: Progress) -> LocalModel:
-    """`model`, a GGUF file of floats, with the bits of `wants`: the kept file when it was made from
-    this very file, else made now. Processes that ask at once make it once.
+    """`model`, a GGUF file of floats or of 8 bits, with the bits of `wants`: the kept file when it
+    was made from this very file, else made now. Processes that ask at once make it once.
 
     Raises ModelNotFound, ModelUnusable, DiskFull; what `progress` raises stops it cleanly.
     """
@@ -84,7 +87,7 @@ def requantised(model: LocalModel, wants: Wants, progress: Progress) -> LocalMod
 
 
 def quantised_types(header: GgufHeader, file_type: str) -> dict[str, str]:
-    """The type of each tensor in a file of `file_type`, by its name. What is no float stays."""
+    """The type of each tensor in a file of `file_type`, by its name. What has few bits stays."""
     shapes = sorted(((t.name, t.dimensions) for t in header.tensors), key=_by_layer)
     architecture = str(header.values.get("general.architecture", ""))
     n_head, n_head_kv = (
@@ -101,7 +104,7 @@ def quantised_types(header: GgufHeader, file_type: str) -> dict[str, str]:
     )
     wanted = {tensor.name: tensor.type for tensor in found if BY_NAME[tensor.type].is_quantised}
     return {
-        t.name: wanted.get(t.name, t.type) if t.type in FLOATS else t.type for t in header.tensors
+        t.name: wanted.get(t.name, t.type) if t.type in SOURCES else t.type for t in header.tensors
     }
 
 
@@ -161,8 +164,12 @@ def _job(place: Place, start: int, n_bytes: int, tensor: TensorInfo) -> Job:
         data = _read(place.path, start, n_bytes)
         if tensor.type == place.stored.type:
             return data
+        columns = tensor.dimensions[0]
+        if place.stored.type == "Q8_0":
+            stored = data.reshape(-1, row_bytes("Q8_0", columns))
+            return quantise_rows(dequantise_rows(stored, "Q8_0", columns), tensor.type).reshape(-1)
         rows = data.view({"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[place.stored.type])
-        return encoded(rows.reshape(-1, tensor.dimensions[0]), place.stored.type, tensor.type)
+        return encoded(rows.reshape(-1, columns), place.stored.type, tensor.type)
 
     return Job(make, n_bytes)
 

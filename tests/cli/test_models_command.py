@@ -7,11 +7,13 @@ import os
 from typing import ClassVar
 
 import pytest
+import typer
 
 from okno.cli import chat as chat_module
 from okno.cli import partner as partner_module
-from okno.cli.app import run
+from okno.cli.app import load_command, run
 from okno.cli.chat_session import Session
+from okno.cli.options import GivenFlags, with_settings
 from okno.cli.partner import local_url, private_flags
 from okno.config.load import Given, load
 from okno.core.errors import EngineFailed
@@ -152,3 +154,43 @@ def test_the_private_server_gets_the_settings_but_never_a_key_on_its_command_lin
         ("api_key", Given("secret", "command line", "--api-key")),
     ]
     assert private_flags(given) == ["--ctx", "64"]
+
+
+def test_the_private_server_gets_switches_and_lists_as_serve_takes_them():
+    """What `okno chat` was given, read back by the settings of `okno serve`."""
+    given = [
+        ("load_in_4bit", Given(True, "command line", "--load-in-4bit")),
+        ("prefix_cache", Given(False, "command line", "--no-prefix-cache")),
+        ("lora", Given(["a=my loras/a.gguf:0.5", "b.gguf"], "command line", "--lora")),
+    ]
+    flags = private_flags(given)
+    assert flags[:2] == ["--load-in-4bit", "--no-prefix-cache"]
+    taken: list[GivenFlags] = []
+
+    @with_settings("load_in_4bit", "prefix_cache", "lora")
+    def command(given: GivenFlags) -> None:
+        taken.append(given)
+
+    app = typer.Typer()
+    app.command()(command)
+    typer.main.get_command(app).main(flags, standalone_mode=False)
+    settings = load(taken[0], {}).settings
+    assert (settings.load_in_4bit, settings.prefix_cache) == (True, False)
+    assert settings.lora == ("a=my loras/a.gguf:0.5", "b.gguf")
+
+
+def test_chat_in_fewer_bits_or_with_an_adapter_starts_a_server_of_its_own(served, capsys):
+    for flags in (["--load-in-8bit"], ["--load-in-4bit"], ["--lora", "a.gguf"]):
+        assert run(["chat", *flags, "say hi"]) == 1
+        assert "a private server was started" in capsys.readouterr().err
+    assert run(["chat", "--load-in-8bit", "--load-in-4bit", "say hi"]) == 2
+    assert "contradict each other" in capsys.readouterr().err
+    assert run(["chat", "--url", served.url, "--load-in-8bit", "hi"]) == 2
+    assert "--load-in-8bit is for a server started here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["serve", "chat", "plan", "tune", "depth", "tokens", "convert"])
+@pytest.mark.parametrize("flag", ["--load-in-8bit", "--load-in-4bit"])
+def test_every_command_that_loads_a_model_takes_the_flag(command, flag, capsys):
+    options = [name for param in load_command(command).params for name in param.opts]
+    assert flag in options
