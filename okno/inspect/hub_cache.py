@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from okno.core.files import read_file
 from okno.inspect.listing import (
     Checkpoint,
     Listing,
@@ -107,7 +108,7 @@ def _snapshot(repository: Path, commit: str | None) -> Path | None:
 def _commit(repository: Path, revision: str) -> str | None:
     """The commit of a branch, a tag or (the beginning of) a commit."""
     try:
-        text = (repository / "refs" / revision).read_text(encoding="ascii").strip()
+        text = read_file(repository / "refs" / revision, 200).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         text = revision
     if COMMIT.fullmatch(text):
