@@ -20,6 +20,7 @@ import numpy as np
 
 from okno.convert.cache import cached_path, converted_folder, locked, sweep, written
 from okno.convert.fields import Field
+from okno.convert.finite import check_finite
 from okno.convert.hashing import hashing
 from okno.convert.pipeline import Meter, write_gguf
 from okno.convert.progress import Progress
@@ -38,6 +39,7 @@ from okno.convert.values import encoded
 from okno.convert.wants import Wants
 from okno.convert.work import PIECE_BYTES, Bytes, Job
 from okno.core.errors import ModelUnusable
+from okno.core.files import open_file
 from okno.core.header import TensorInfo
 from okno.inspect.gguf import GgufHeader, pair_places, read_gguf, read_gguf_file, shard_names
 from okno.inspect.gguf_types import BY_NAME, FILE_TYPES
@@ -48,7 +50,7 @@ from okno.inspect.paths import cannot_be_read
 from okno.inspect.source import LocalSource
 
 STAGE = "Quantising"
-FLOATS = ("F32", "F16", "BF16")
+FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # as numpy holds them, BF16 as its bits
 SOURCES = (*FLOATS, "Q8_0")  # what is quantised; the other types are copied
 REPLACED = ("general.file_type", "general.quantization_version", "general.alignment")
 QUANTISATION_VERSION = 2  # ggml.h, GGML_QNT_VERSION
@@ -161,15 +163,17 @@ def _jobs(places: Sequence[Place], tensors: Sequence[TensorInfo]) -> Iterator[tu
 
 def _job(place: Place, start: int, n_bytes: int, tensor: TensorInfo) -> Job:
     def make() -> Bytes:
-        data = _read(place.path, start, n_bytes)
-        if tensor.type == place.stored.type:
+        data, kind = _read(place.path, start, n_bytes), place.stored.type
+        if kind in FLOATS:
+            check_finite(data.view(FLOATS[kind]), kind, tensor.name, place.path)
+        if tensor.type == kind:
             return data
         columns = tensor.dimensions[0]
-        if place.stored.type == "Q8_0":
-            stored = data.reshape(-1, row_bytes("Q8_0", columns))
-            return quantise_rows(dequantise_rows(stored, "Q8_0", columns), tensor.type).reshape(-1)
-        rows = data.view({"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[place.stored.type])
-        return encoded(rows.reshape(-1, columns), place.stored.type, tensor.type)
+        if kind == "Q8_0":
+            rows = dequantise_rows(data.reshape(-1, row_bytes(kind, columns)), kind, columns)
+            check_finite(rows, "F32", tensor.name, place.path)
+            return quantise_rows(rows, tensor.type).reshape(-1)
+        return encoded(data.view(FLOATS[kind]).reshape(-1, columns), kind, tensor.type)
 
     return Job(make, n_bytes)
 
@@ -177,7 +181,7 @@ def _job(place: Place, start: int, n_bytes: int, tensor: TensorInfo) -> Job:
 def _read(path: Path, start: int, n_bytes: int) -> Bytes:
     data = np.empty(n_bytes, np.uint8)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(start)
             got = file.readinto(data.data)
     except OSError as error:
