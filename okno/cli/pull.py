@@ -22,7 +22,8 @@ EPILOG = (
     "Downloads go to the cache of huggingface_hub (HF_HOME, HF_HUB_CACHE) with its token (HF_TOKEN "
     "or `hf auth login`) and mirror (HF_ENDPOINT). Only what okno needs is fetched: one GGUF "
     "model, or safetensors with config and tokenizer; never pickles. Ctrl-C keeps what has come: "
-    "the same command goes on from there. Every file is checked against the hub's checksum."
+    "the same command goes on from there. Every file is checked against the hub's checksum; where "
+    "a mirror tells none, that is said, and size and header are checked."
 )
 
 
