@@ -18,7 +18,9 @@ import platformdirs
 
 from okno.core.commands import quoted
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
+from okno.core.files import read_file
 from okno.core.paths import expanded
+from okno.inspect.adapter_kind import is_adapter, no_model
 from okno.inspect.hub_cache import (
     SNAPSHOTS,
     find_cached,
@@ -133,9 +135,10 @@ def _only(
     own: Listing = NOTHING,
     hub: Sequence[LocalModel | Checkpoint] = (),
 ) -> LocalModel | Checkpoint:
-    """The one entry of `found`."""
+    """The one entry of `found`; adapters among models do not count."""
+    found = _without_adapters(found)
     if len(found) == 1:
-        return found[0] if isinstance(found[0], Checkpoint) else checked(found[0])
+        return checked(found[0])
     if found:
         raise ModelNotFound(
             f"{_shown(asked)} fits {len(found)} models: {_names(found)}. Give one of these names."
@@ -153,11 +156,26 @@ def _loadable(found: LocalModel | Checkpoint) -> LocalModel:
     )
 
 
-def checked(model: LocalModel) -> LocalModel:
-    """`model`, when its file begins like a GGUF file."""
+def _without_adapters(
+    found: Sequence[LocalModel | Checkpoint],
+) -> Sequence[LocalModel | Checkpoint]:
+    """The models of several; all of them where there are only adapters."""
+    models = [one for one in found if not is_adapter(one)] if len(found) > 1 else []
+    return models or found
+
+
+def checked(model: LocalModel | Checkpoint) -> LocalModel | Checkpoint:
+    """`model`, when it is no adapter, and its file (if it is one) begins like a GGUF file."""
+    if isinstance(model, LocalModel):
+        _check_magic(model)
+    if is_adapter(model):
+        raise no_model(model)
+    return model
+
+
+def _check_magic(model: LocalModel) -> None:
     try:
-        with model.path.open("rb") as file:
-            magic = file.read(len(GGUF_MAGIC))
+        magic = read_file(model.path, len(GGUF_MAGIC))
     except OSError as error:
         raise cannot_be_read(model.path, error) from None
     if magic != GGUF_MAGIC:
@@ -165,7 +183,6 @@ def checked(model: LocalModel) -> LocalModel:
             f"{model.path} is not a GGUF file (it begins with {magic!r} instead of {GGUF_MAGIC!r})."
             " Was the download cut short, or is it another format?"
         )
-    return model
 
 
 def _means_a_path(asked: str, path: Path) -> bool:
@@ -182,7 +199,10 @@ def _at_path(path: Path, asked: str) -> LocalModel | Checkpoint:
     if kind == "file":
         return checked(LocalModel(stem_of(path), path, split_size_bytes(path)))
     if kind == "other":
-        raise ModelUnusable(f"{_shown(asked)} is neither a file nor a folder.")
+        raise ModelUnusable(
+            f"{_shown(asked)} is neither a file nor a folder but a pipe or a device, which okno "
+            "does not read. Give a GGUF file, or a folder of weights."
+        )
     raise ModelNotFound(f"There is no file {_shown(asked)}.")
 
 
@@ -194,15 +214,16 @@ def _in_folder(folder: Path) -> LocalModel | Checkpoint:
     if whole.parent.name == SNAPSHOTS:
         repository = whole.parent.parent.name.removeprefix("models--")
         found = list_snapshot(whole, repository.replace("--", "/")).entries
+    found = _without_adapters(found)
     if len(found) == 1:
-        return found[0] if isinstance(found[0], Checkpoint) else checked(found[0])
+        return checked(found[0])
     if found:
         raise ModelNotFound(
             f"{folder} holds {len(found)} models: {_names(found)}. Give the path of one file."
         )
     checkpoint = checkpoint_of(folder.resolve(), [folder / name for name in names])
     if checkpoint is not None:
-        return checkpoint
+        return checked(checkpoint)
     raise ModelNotFound(f"{folder} holds no .gguf file and no .safetensors weights.")
 
 

@@ -17,8 +17,10 @@ from okno.cli.options import GivenFlags, with_settings
 from okno.cli.partner import local_url, private_flags
 from okno.config.load import Given, load
 from okno.core.errors import EngineFailed
+from okno.inspect.models import find_local
 from tests.cli.support import OKNO
 from tests.cli.test_end_to_end import Served
+from tests.lora import peft_tensors, random_factors, write_adapter, write_peft
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +62,32 @@ def test_models_tells_what_is_in_the_files(tmp_path, capsys, make_model):
     assert found["small"]["ctx_train"] == 1024
     assert found["small"]["n_layer"] == 6
     assert "GGUF version 0" in found["broken"]["problem"]
+
+
+def test_an_adapter_is_listed_as_one_and_never_taken_for_a_model(tmp_path, capsys, make_model):
+    base = make_model("tiny", "F16")
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    (folder / "saiga-7b.gguf").write_bytes(base.read_bytes())
+    write_adapter(folder / "saiga-lora.gguf", random_factors(base))
+    write_peft(folder / "peft", peft_tensors(base, random_factors(base)))
+    assert run(["models", "--json", "--models-dir", str(folder)]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert {name: entry["format"] for name, entry in found.items()} == {
+        "demo": "GGUF", "saiga-7b": "GGUF", "saiga-lora": "LoRA", "peft": "LoRA",
+    }  # fmt: skip
+    assert "problem" not in found["saiga-lora"]
+    assert run(["models", "--models-dir", str(folder)]) == 0
+    assert capsys.readouterr().out.count("LoRA adapter, for --lora") == 2
+    assert find_local("saiga", folder).name == "saiga-7b", "of several the one that is a model"
+    for asked in ("saiga-lora", str(folder / "saiga-lora.gguf"), "peft", str(folder / "peft")):
+        for command in ("serve", "plan", "tokens"):
+            flag = [] if command == "plan" else ["--model"]
+            text = [__file__] if command == "tokens" else []
+            code = run([command, *text, *flag, asked, "--models-dir", str(folder)])
+            said = capsys.readouterr().err
+            assert (code, "is a LoRA adapter, a change to a model" in said) == (1, True), said
+            assert "`--lora '" in said, "the path has a space"
 
 
 def test_models_for_programs_is_json_and_nothing_else(tmp_path, capsys, monkeypatch):
