@@ -12,6 +12,7 @@ from okno.convert.removable import Removal, called, parts_of
 from okno.convert.removal_hub import of_hub, remove_empty, remove_from_hub
 from okno.core.commands import quoted
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
+from okno.inspect.adapter_kind import PEFT
 from okno.inspect.hub_cache import list_hub
 from okno.inspect.listing import Checkpoint, LocalModel, list_folder
 from okno.inspect.models import DEMO, narrowed_in_folder
@@ -95,9 +96,10 @@ def _of_folder(entry: LocalModel | Checkpoint, what: str, within: Path) -> Remov
 
 
 def _own_files(folder: Path) -> tuple[tuple[Path, ...], int]:
-    """What is of the checkpoint in `folder`, and how many other files there are. Raises BadSetting
-    for a folder that may be something else: what ends with `.bin` need not be weights."""
-    if not (folder / CONFIG).is_file():
+    """What is of the checkpoint (or the PEFT adapter) in `folder`, and how many other files there
+    are. Raises BadSetting for a folder that may be something else: what ends with `.bin` need not
+    be weights."""
+    if not any((folder / name).is_file() for name in (CONFIG, PEFT)):
         raise BadSetting(
             f"{folder} has no {CONFIG}, so it may be something else than a model, and okno does "
             "not remove it. Remove it with the means of your system."

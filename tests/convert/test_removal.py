@@ -177,3 +177,10 @@ def test_a_path_outside_is_nothing_that_may_be_removed(models: Path) -> None:
         with pytest.raises(ModelNotFound, match="Nothing here is called"):
             removed(asked, models)
     assert (models.parent / "one.gguf").exists()
+
+
+def test_an_adapter_that_peft_saved_is_removed_with_its_own_files(models: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors", "thesis.docx"):
+        put(models / "peft", name)
+    removed("peft", models)
+    assert [path.name for path in (models / "peft").iterdir()] == ["thesis.docx"]
