@@ -1,4 +1,4 @@
-"""Which of llama.cpp's pre-tokenizers a tokenizer's rules are.
+"""The pre-tokenizers: by which rules a text is cut into words, and what llama.cpp calls them.
 
 The table is that of llm_tokenizer_bpe in llama.cpp's src/llama-vocab.cpp (the regular expressions)
 and of llama_vocab::impl::load (which names look up whole words before merging, `ignore_merges`).
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from okno.convert.pretokenizer_rules import GPT2
 from okno.core.errors import ModelUnusable
 
+# tokenizers' ByteLevel with use_regex (openai/gpt-2 encoder.py).
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -53,10 +54,13 @@ _DEEPSEEK_PUNCTUATION = r"\s?" "[!-/:-~！-／：-～‘-‟\u3000-。]+"
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
     """One of llama.cpp's. name: for `tokenizer.ggml.pre`. whole_words: a word that is a token is
-    taken as it is, whatever the merges say (`ignore_merges` of tokenizer.json)."""
+    taken as it is, whatever the merges say (`ignore_merges` of tokenizer.json). engine_differs:
+    the engine cuts some texts otherwise than the rules say, or cannot cut long ones
+    (docs/tokenizers.md); okno encodes by the rules then (okno/engines/library_encoder.py)."""
 
     name: str
     whole_words: bool = False
+    engine_differs: bool = False
 
 
 def _rules(*splits: str) -> tuple[str, ...]:
@@ -76,21 +80,24 @@ KNOWN: dict[tuple[str, ...], tuple[PreTokenizer, ...]] = {
     _rules(LLAMA3): (PreTokenizer("llama-bpe", whole_words=True), PreTokenizer("dbrx")),
     _rules(QWEN2): (PreTokenizer("qwen2"),),
     _rules(QWEN35): (PreTokenizer("qwen35"),),
-    _rules(TEKKEN): (PreTokenizer("tekken", whole_words=True),),
-    _rules(GPT4O): (PreTokenizer("gpt-4o"),),
-    _rules(SEED_CODER): (PreTokenizer("seed-coder"),),
+    _rules(TEKKEN): (PreTokenizer("tekken", whole_words=True, engine_differs=True),),
+    _rules(GPT4O): (PreTokenizer("gpt-4o", engine_differs=True),),
+    _rules(SEED_CODER): (PreTokenizer("seed-coder", engine_differs=True),),
     _rules(r"\p{N}{1,3}", _CJK_KANA, DEEPSEEK3): (PreTokenizer("deepseek-v3"),),
     _rules(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}"): (
-        PreTokenizer("deepseek-coder"),
+        PreTokenizer("deepseek-coder", engine_differs=True),
     ),
     _rules(r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_PUNCTUATION, r"\s+$", _CJK, r"\p{N}"): (
-        PreTokenizer("deepseek-llm"),
+        PreTokenizer("deepseek-llm", engine_differs=True),
     ),
-    FALCON: (PreTokenizer("falcon"),),
+    FALCON: (PreTokenizer("falcon", engine_differs=True),),
     _rules(_BLOOM): (PreTokenizer("poro-chat"),),
     _rules(_BLOOM, r"\p{N}"): (PreTokenizer("viking"),),
-    _rules(r"\p{N}+", r"(?=(\d{3})+(?!\d))"): (PreTokenizer("superbpe"),),
+    _rules(r"\p{N}+", r"(?=(\d{3})+(?!\d))"): (PreTokenizer("superbpe", engine_differs=True),),
 }  # fmt: skip
+
+# Names that the engine takes for one above (llama_vocab::impl::load), with the same rules.
+SAME_AS = {"llama4": "gpt-4o", "kanana2": "gpt-4o"}
 
 
 def pre_tokenizers_of(rules: tuple[str, ...], where: str) -> tuple[PreTokenizer, ...]:
@@ -104,6 +111,16 @@ def pre_tokenizers_of(rules: tuple[str, ...], where: str) -> tuple[PreTokenizer,
             "was trained with. Take a GGUF of this model, if its publisher has one."
         )
     return found
+
+
+def differing(name: str) -> tuple[tuple[str, ...], PreTokenizer] | None:
+    """The rules of a `tokenizer.ggml.pre` that the engine does not keep to; None for others."""
+    name = SAME_AS.get(name, name)
+    return next(
+        ((rules, pre) for rules, known in KNOWN.items() for pre in known
+         if pre.name == name and pre.engine_differs),
+        None,
+    )  # fmt: skip
 
 
 def _first_unknown(rules: tuple[str, ...]) -> str:
