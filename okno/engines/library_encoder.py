@@ -1,8 +1,8 @@
 """Byte-level BPE by the `tokenizers` library, where llama.cpp does not keep to the rules.
 
-Its regular expressions know no case, combining marks, digits or wide spaces beyond ASCII, and
-those that run through std::regex overflow the stack on long words (docs/tokenizers.md). The rules
-are those of the name in `tokenizer.ggml.pre`; tokens and merges are those of the model file.
+Its regular expressions know no case, combining marks, digits or wide spaces beyond ASCII, and a
+long word overflows the stack of std::regex (docs/tokenizers.md). The rules are those of the name in
+`tokenizer.ggml.pre` (okno/inspect/pretokenizers.py), tokens and merges those of the model file.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from okno.inspect.gguf_texts import texts_of
-from okno.inspect.pretokenizers import PreTokenizer, differing
+from okno.inspect.pretokenizers import PreTokenizer, library_rules
 from okno.inspect.source import LocalSource
 
 # From the right by threes; the library looks at all the digits from each of them on.
-BY_THREES, MOST_DIGITS = r"split (?=(\d{3})+(?!\d))", 999
+BY_THREES, MOST_DIGITS = r"split (?=(\d{3})+(?!\d))", 99
 _MANY_DIGITS = re.compile(rf"\d{{{MOST_DIGITS + 1},}}")
 
 
@@ -59,7 +59,7 @@ def library_encoder(
 ) -> LibraryEncoder | None:
     """For the pre-tokenizer `name` and the merges in the file `model`; None where the engine's own
     is exact. Raises ModelUnusable."""
-    found = differing(name)
+    found = library_rules(name)
     if found is None:
         return None
     with closing(LocalSource(model)) as source:

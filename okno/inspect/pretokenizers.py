@@ -54,13 +54,10 @@ _DEEPSEEK_PUNCTUATION = r"\s?" "[!-/:-~！-／：-～‘-‟\u3000-。]+"
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
     """One of llama.cpp's. name: for `tokenizer.ggml.pre`. whole_words: a word that is a token is
-    taken as it is, whatever the merges say (`ignore_merges` of tokenizer.json). engine_differs:
-    the engine cuts some texts otherwise than the rules say, or cannot cut long ones
-    (docs/tokenizers.md); okno encodes by the rules then (okno/engines/library_encoder.py)."""
+    taken as it is, whatever the merges say (`ignore_merges` of tokenizer.json)."""
 
     name: str
     whole_words: bool = False
-    engine_differs: bool = False
 
 
 def _rules(*splits: str) -> tuple[str, ...]:
@@ -80,24 +77,34 @@ KNOWN: dict[tuple[str, ...], tuple[PreTokenizer, ...]] = {
     _rules(LLAMA3): (PreTokenizer("llama-bpe", whole_words=True), PreTokenizer("dbrx")),
     _rules(QWEN2): (PreTokenizer("qwen2"),),
     _rules(QWEN35): (PreTokenizer("qwen35"),),
-    _rules(TEKKEN): (PreTokenizer("tekken", whole_words=True, engine_differs=True),),
-    _rules(GPT4O): (PreTokenizer("gpt-4o", engine_differs=True),),
-    _rules(SEED_CODER): (PreTokenizer("seed-coder", engine_differs=True),),
+    _rules(TEKKEN): (PreTokenizer("tekken", whole_words=True),),
+    _rules(GPT4O): (PreTokenizer("gpt-4o"),),
+    _rules(SEED_CODER): (PreTokenizer("seed-coder"),),
     _rules(r"\p{N}{1,3}", _CJK_KANA, DEEPSEEK3): (PreTokenizer("deepseek-v3"),),
     _rules(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}"): (
-        PreTokenizer("deepseek-coder", engine_differs=True),
+        PreTokenizer("deepseek-coder"),
     ),
     _rules(r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_PUNCTUATION, r"\s+$", _CJK, r"\p{N}"): (
-        PreTokenizer("deepseek-llm", engine_differs=True),
+        PreTokenizer("deepseek-llm"),
     ),
-    FALCON: (PreTokenizer("falcon", engine_differs=True),),
+    FALCON: (PreTokenizer("falcon"),),
     _rules(_BLOOM): (PreTokenizer("poro-chat"),),
     _rules(_BLOOM, r"\p{N}"): (PreTokenizer("viking"),),
-    _rules(r"\p{N}+", r"(?=(\d{3})+(?!\d))"): (PreTokenizer("superbpe", engine_differs=True),),
+    _rules(r"\p{N}+", r"(?=(\d{3})+(?!\d))"): (PreTokenizer("superbpe"),),
 }  # fmt: skip
 
-# Names that the engine takes for one above (llama_vocab::impl::load), with the same rules.
-SAME_AS = {"llama4": "gpt-4o", "kanana2": "gpt-4o"}
+# Those that the engine runs through std::regex: most give other words for some texts, and all end
+# the process on a long enough word (docs/tokenizers.md). The value has the rules: the engine takes
+# both names for the same kind (llama_vocab::impl::load).
+BY_LIBRARY = {
+    "tekken": "tekken", "seed-coder": "seed-coder", "superbpe": "superbpe", "falcon": "falcon",
+    "deepseek-coder": "deepseek-coder", "deepseek-llm": "deepseek-llm", "viking": "viking",
+    "gpt-4o": "gpt-4o", "llama4": "gpt-4o", "kanana2": "gpt-4o", "talkie": "gpt-4o",
+    "minimax-m2": "gpt-4o", "deepseek-v3": "deepseek-v3", "hunyuan-dense": "deepseek-v3",
+    "hy_v4": "deepseek-v3", "joyai-llm": "deepseek-v3", "poro-chat": "poro-chat",
+    "bloom": "poro-chat", "gpt3-finnish": "poro-chat", "bailingmoe": "qwen2",
+    "bailingmoe2": "qwen2", "llada-moe": "qwen2",
+}  # fmt: skip
 
 
 def pre_tokenizers_of(rules: tuple[str, ...], where: str) -> tuple[PreTokenizer, ...]:
@@ -113,14 +120,11 @@ def pre_tokenizers_of(rules: tuple[str, ...], where: str) -> tuple[PreTokenizer,
     return found
 
 
-def differing(name: str) -> tuple[tuple[str, ...], PreTokenizer] | None:
-    """The rules of a `tokenizer.ggml.pre` that the engine does not keep to; None for others."""
-    name = SAME_AS.get(name, name)
-    return next(
-        ((rules, pre) for rules, known in KNOWN.items() for pre in known
-         if pre.name == name and pre.engine_differs),
-        None,
-    )  # fmt: skip
+def library_rules(name: str) -> tuple[tuple[str, ...], PreTokenizer] | None:
+    """The rules of a `tokenizer.ggml.pre` in BY_LIBRARY; None for others."""
+    same = BY_LIBRARY.get(name)
+    return next(((rules, pre) for rules, known in KNOWN.items() for pre in known
+                 if pre.name == same), None)  # fmt: skip
 
 
 def _first_unknown(rules: tuple[str, ...]) -> str:
