@@ -4,6 +4,7 @@ and the same ids in every process that encodes text."""
 from __future__ import annotations
 
 import random
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from okno.inspect.pretokenizers import BY_LIBRARY, KNOWN, library_rules
 from tests.convert.sampled_texts import sampled_texts
 from tests.convert.trained import byte_level, splits
 from tests.convert.vocab_engine import load_vocab, write_vocab
+from tests.engines.drive import DEMO, running
 
 RULES = {pre.name: (rules, pre) for rules, known in KNOWN.items() for pre in known}
 LONG = [character * 60_000 for character in ("a", "я", "中", "!", " ", "\n", "\u0301")]
@@ -124,3 +126,22 @@ def test_begin_and_end_are_put_around_a_text(name: str, adds_eos: bool, tmp_path
     found = vocab.encode("Привет", add_special=True, parse_special=False)
     assert found == [begin, *ids(vocab, "Привет"), *([end] if adds_eos else [])]
     assert vocab.encode("", add_special=False, parse_special=False) == []
+
+
+def demo_of_another_kind(folder: Path) -> Path:
+    """The demo's file with a rule whose name is as long (bloom for qwen2)."""
+    data = Path(DEMO.model_path).read_bytes()
+    key = b"tokenizer.ggml.pre" + struct.pack("<IQ", 8, 5)
+    assert key + b"qwen2" in data
+    path = folder / "bloom.gguf"
+    path.write_bytes(data.replace(key + b"qwen2", key + b"bloom"))
+    return path
+
+
+async def test_a_served_model_survives_a_long_word_and_agrees_with_okno_tokens(tmp_path: Path):
+    path = demo_of_another_kind(tmp_path)
+    texts = ["я" * 60_000, "Привет, мир! 123…", "क्षि"]
+    async with running(DEMO, model_path=str(path)) as worker:
+        served = [await worker.tokenize(text) for text in texts]
+    found = [tokenised.n_tokens for tokenised in tokenise(path, texts)]
+    assert [len(answer.tokens) for answer in served] == found
