@@ -4,19 +4,28 @@
 
 The real loop over an engine that computes nothing: it hands out the same logits in every step. 64
 sequences are live, 1,000 wait, and finished ones lie in the prefix cache. Answers end after 64 to
-192 tokens, so every second or third step admits a new request. A share of a step is meaningful
-only beside a model: `--step-ms` takes the milliseconds of its step (okno plan, or measured).
-Goal: under 1 ms in all, and under 2 % of the step.
+192 tokens, so every second or third step admits a new request, and for each that ends another one
+arrives. A share of a step is meaningful only beside a model: `--step-ms` takes the milliseconds of
+its step (okno plan, or measured). Goal: under 1 ms in all, and under 2 % of the step.
+
+`--before FOLDER` measures another checkout in turn with this one, each repetition in a process of
+its own; figures are medians over the repetitions.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Rows
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +60,8 @@ KINDS = {
     "temperature 1, penalties": Sampling(repetition_penalty=1.1, frequency_penalty=0.2),
 }
 HEADER = ("vocabulary", "sampling", "schedule", "sample", "update", "texts and events",
-          "whole step", "whole, p95")  # fmt: skip
+          "whole step", "mean", "p95")  # fmt: skip
+HERE = Path(__file__).resolve().parent.parent
 
 Logits = NDArray[np.float32]
 
@@ -145,10 +155,10 @@ def park(scheduler: Scheduler, count: int, n_vocab: int) -> None:
             scheduler.update(step, {span.id: done for span in step.spans if span.logits})
 
 
-def tasks(sampling: Sampling, vocab: HollowVocabulary, count: int) -> Iterator[Task]:
-    """Requests of `CLIENTS` clients with prompts of their own."""
+def tasks(sampling: Sampling, vocab: HollowVocabulary) -> Iterator[Task]:
+    """Requests of `CLIENTS` clients with prompts of their own, without end."""
     random = np.random.default_rng(2)
-    for number in range(count):
+    for number in count():
         id, client = f"r{number}", f"c{number % CLIENTS}"
         prompt = random.integers(0, vocab.n_tokens, PROMPT_TOKENS).tolist()
         request = Request(id, Prompt(tokens=tuple(prompt)), sampling, Stop(), client=client)
@@ -184,48 +194,89 @@ def measure(sampling: Sampling, n_vocab: int, options: argparse.Namespace) -> Wa
     logits = word_like(np.random.default_rng(0), options.live, n_vocab)
     engine = HollowEngine(limits, logits)
     watch = Watch()
-    loop = watched_loop(engine, watch, lambda message: len(frame(message)))
+    ended: list[str] = []
+
+    def send(message: FromWorker) -> None:
+        frame(message)
+        ended.extend(one.id for one in getattr(message, "finished", ()))
+
+    loop = watched_loop(engine, watch, send)
     park(loop.scheduler, options.parked, n_vocab)
-    for task in tasks(sampling, engine.vocab, options.live + options.waiting):  # type: ignore[arg-type]
-        loop.arrivals.begin(task.id)
-        loop.inbox.put(task)
-    for _ in range(options.warm_up):
-        loop.once()
-    watch.now, watch.steps = {}, []
-    for _ in range(options.steps):
+    coming = tasks(sampling, engine.vocab)  # type: ignore[arg-type]
+    arrive(loop, coming, options.live + options.waiting)
+    for number in range(options.warm_up + options.steps):
+        if number == options.warm_up:
+            watch.now, watch.steps = {}, []
         with watch.part("whole"):
             loop.once()
         watch.end_step()
+        arrive(loop, coming, len(ended))
+        ended.clear()
     assert len(loop.scheduler.live) == options.live, "all slots are busy to the end"
     return watch
 
 
-def report(options: argparse.Namespace) -> str:
-    rows = []
+def arrive(loop: EngineLoop, coming: Iterator[Task], count: int) -> None:
+    for task in islice(coming, count):
+        loop.arrivals.begin(task.id)
+        loop.inbox.put(task)
+
+
+def figures(options: argparse.Namespace) -> list[dict[str, float]]:
+    """For each vocabulary and kind: median seconds of each part, of the rest and of the whole."""
+    found = []
     for n_vocab in options.vocab:
-        for name, sampling in KINDS.items():
+        for sampling in KINDS.values():
             watch = measure(sampling, n_vocab, options)
-            rows.append(row(n_vocab, name, watch, options.step_ms))
+            whole = [step["whole"] for step in watch.steps]
+            rest = [s["whole"] - sum(s.get(p, 0.0) for p in PARTS) for s in watch.steps]
+            figure = {part: watch.median(part) for part in PARTS}
+            figure |= {"rest": percentile(rest, 50), "whole": percentile(whole, 50)}
+            found.append(figure | {"mean": statistics.mean(whole), "p95": percentile(whole, 95)})
+    return found
+
+
+def in_child(checkout: Path) -> list[dict[str, float]]:
+    """`figures` of the okno in `checkout`, by this script, in a process of its own."""
+    python_path = os.pathsep.join([str(checkout.resolve()), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--json"]
+    answer = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": python_path}, stdout=subprocess.PIPE, check=True
+    )
+    found: list[dict[str, float]] = json.loads(answer.stdout)
+    return found
+
+
+def report(options: argparse.Namespace) -> str:
+    sides = {"now": HERE} if options.before is None else {"before": options.before, "now": HERE}
+    runs: dict[str, list[list[dict[str, float]]]] = {side: [] for side in sides}
+    for _ in range(options.repetitions):
+        for side, checkout in sides.items():
+            runs[side].append(in_child(checkout))
+    rows = []
+    for place, (n_vocab, kind) in enumerate((n, kind) for n in options.vocab for kind in KINDS):
+        for side, found in runs.items():
+            name = kind if len(sides) == 1 else f"{kind}, {side}"
+            rows.append(row(n_vocab, name, [run[place] for run in found], options.step_ms))
     return (
         "# Bookkeeping of a step\n\n"
-        f"{options.live} live sequences, {options.waiting:,} waiting, {options.parked:,} parked; "
-        f"medians of {options.steps} steps of the loop over an engine that computes nothing. "
-        "Logits as a language model's (a broad bulk, 50 likely words). Goal: under 1 ms, under 2 % "
-        "of a step.\n\n" + environment() + "\n" + table(header(options), rows)
-    )  # fmt: skip
+        f"{options.live} live sequences, {options.waiting:,} waiting, {options.parked:,} parked, "
+        f"one more arrives for each that ends; medians of {options.steps} steps of the loop over "
+        f"an engine that computes nothing, and of {options.repetitions} repetitions. Logits as a "
+        "language model's (a broad bulk, 50 likely words). Goal: under 1 ms, under 2 % of a step."
+        "\n\n" + environment() + "\n" + table(header(options), rows)
+    )
 
 
 def header(options: argparse.Namespace) -> tuple[str, ...]:
     return HEADER if options.step_ms is None else (*HEADER, f"of a {options.step_ms:g} ms step")
 
 
-def row(n_vocab: int, name: str, watch: Watch, step_ms: float | None) -> list[str]:
-    whole = watch.median("whole")
-    rest = percentile([s["whole"] - sum(s.get(p, 0.0) for p in PARTS) for s in watch.steps], 50)
-    late = percentile([step["whole"] for step in watch.steps], 95)
-    cells = [*map(watch.median, PARTS), rest, whole, late]
-    share = [] if step_ms is None else [f"{100 * whole / (whole + step_ms / 1e3):.2f} %"]
-    return [f"{n_vocab:,}", name, *(f"{1e6 * seconds:,.0f} us" for seconds in cells), *share]
+def row(n_vocab: int, name: str, runs: Rows[dict[str, float]], step_ms: float | None) -> list[str]:
+    middle = {part: statistics.median(run[part] for run in runs) for part in runs[0]}
+    share = middle["mean"] / (middle["mean"] + (step_ms or 1) / 1e3)
+    shares = [] if step_ms is None else [f"{100 * share:.2f} %"]
+    return [f"{n_vocab:,}", name, *(f"{1e6 * s:,.0f} us" for s in middle.values()), *shares]
 
 
 def main() -> None:
@@ -238,10 +289,16 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, nargs="+", default=[32_000, 151_936])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--warm-up", type=int, default=20)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--before", type=Path, default=None, help="checkout to compare with")
     parser.add_argument("--step-ms", type=float, default=None, help="a model's step of --live rows")
+    parser.add_argument("--json", action="store_true", help="the figures alone, once")
     parser.add_argument("--out", type=Path, default=None, help="Markdown file to write")
     options = parser.parse_args()
-    publish(report(options), options.out)
+    if options.json:
+        print(json.dumps(figures(options)))
+    else:
+        publish(report(options), options.out)
 
 
 if __name__ == "__main__":

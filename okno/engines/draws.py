@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from okno.core.errors import EngineFailed
 from okno.core.request import Sampling
-from okno.engines.race import COLDEST, Ids, Logits, Race, block_maxima, winners
+from okno.engines.race import ALL, COLDEST, Ids, Logits, Race, Table, block_maxima, winners
 from okno.engines.truncation import floor_of, truncates, typical_row
 
 Mask = NDArray[np.bool_]
@@ -44,42 +44,72 @@ def choose(logits: Logits, rows: Sequence[Row]) -> list[int | EngineFailed]:
     """The token of each row, or why there is none: NoTokenAllowed, or EngineFailed if its logits
     hold NaN or +inf. logits: (n, n_vocab), writable, as before when this returns. rows: in the
     order of `at`, each at most once."""
-    best = [0.0] * len(rows)
-    tokens = [0] * len(rows)
     if not rows:
         return []
     with _edited(logits, rows):
-        own = [_masked(logits[row.at], row.mask) for row in rows]
-        drawn = [i for i, row in enumerate(rows) if row.sampling.temperature > 0]
-        for i in set(range(len(rows))).difference(drawn):
-            tokens[i] = int(own[i].argmax())
-            best[i] = float(own[i][tokens[i]])
-        races = {}
-        plain = len(drawn) == len(logits) and all(row.mask is None for row in rows)
-        found = block_maxima(logits) if plain else [block_maxima(own[i]) for i in drawn]
-        highest = np.max(found, axis=1, initial=-np.inf).tolist() if drawn else []
-        for i, maxima, value in zip(drawn, found, highest, strict=True):
-            best[i] = value
-            if math.isfinite(best[i]):
-                races[i] = race_of(own[i], maxima, rows[i])
-        for i, token in zip(races, winners(list(races.values())), strict=True):
-            tokens[i] = token
+        if len(rows) == len(logits) and all(row.mask is None for row in rows):
+            tokens, best = _chosen_of_all(logits, rows)
+        else:
+            tokens, best = _chosen(logits, rows)
+    if np.isfinite(best).all():
+        return [*tokens]
     return [
         token if math.isfinite(value) else _failure(logits[row.at], value)
         for row, token, value in zip(rows, tokens, best, strict=True)
     ]
 
 
+def _chosen_of_all(logits: Logits, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
+    """The token of each row and its highest logit, of a whole table of rows without masks: all
+    greedy ones or all drawn ones are read at once."""
+    drawn = [row.sampling.temperature > 0 for row in rows]
+    if not any(drawn):
+        greedy = logits.argmax(axis=1)
+        return greedy.tolist(), logits[np.arange(len(rows)), greedy].tolist()
+    if not all(drawn):
+        return _chosen(logits, rows)
+    maxima = block_maxima(logits)
+    best = maxima.max(axis=1).tolist()
+    own = list(zip(logits, maxima, rows, strict=True))
+    races = {
+        at: race_of(x, highest, row)
+        for at, (x, highest, row) in enumerate(own)
+        if math.isfinite(best[at])
+    }
+    tokens = dict.fromkeys(range(len(rows)), 0)
+    tokens.update(zip(races, winners(list(races.values()), Table(logits, maxima)), strict=True))
+    return list(tokens.values()), best
+
+
+def _chosen(logits: Logits, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
+    """The token of each row and its highest logit, each row read alone."""
+    tokens, best = [0] * len(rows), [0.0] * len(rows)
+    races = {}
+    for i, row in enumerate(rows):
+        own = _masked(logits[row.at], row.mask)
+        if row.sampling.temperature > 0:
+            maxima = block_maxima(own)
+            best[i] = float(maxima.max())
+            if math.isfinite(best[i]):
+                races[i] = race_of(own, maxima, row)
+        else:
+            tokens[i] = int(own.argmax())
+            best[i] = float(own[tokens[i]])
+    for i, token in zip(races, winners(list(races.values())), strict=True):
+        tokens[i] = token
+    return tokens, best
+
+
 def race_of(logits: Logits, maxima: Logits, row: Row) -> Race:
     """The draw of a row with a finite best. logits, maxima: as edits and mask leave them."""
-    s = row.sampling
+    s, at = row.sampling, row.at
     if not truncates(s, len(logits)):
-        return Race(logits, maxima, row.key, s.temperature)
+        return Race(logits, maxima, row.key, s.temperature, ALL, at)
     if s.typical_p < 1:
         logits = typical_row(logits, s)
         maxima = block_maxima(logits)
-        s = replace(s, top_k=0, typical_p=1.0)
-    return Race(logits, maxima, row.key, s.temperature, floor_of(logits, maxima, s))
+        s, at = replace(s, top_k=0, typical_p=1.0), -1
+    return Race(logits, maxima, row.key, s.temperature, floor_of(logits, maxima, s), at)
 
 
 def distribution(logits: Logits, row: Row) -> tuple[Ids, NDArray[np.float64]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, islice
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -27,7 +26,7 @@ from okno.engines.protocol import (
 )
 from okno.engines.queue_watch import QueueWatch
 from okno.engines.resizing import ResizeJob, carry_out
-from okno.engines.sampling_batch import Answer, sample_all
+from okno.engines.sampling_batch import Answer, Ask, sample_all
 from okno.engines.speculation import Speculation
 from okno.engines.task import Task
 from okno.engines.tidying import CALM_S, Tidier
@@ -35,7 +34,7 @@ from okno.schedule.cost import Ahead
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
-from okno.schedule.step import Sampled, Step
+from okno.schedule.step import Sampled, Span, Step
 
 IDLE_WAIT_S = 0.5
 WHOLE_INPUT_PATIENCE = 10.0  # an embedding model computes an input in one call
@@ -267,17 +266,20 @@ class EngineLoop:
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
         """First all choices that depend on no other, together; then each task takes its own."""
-        wanting = [span for span in step.spans if span.logits]
-        firsts = list(accumulate((span.logits for span in wanting), initial=0))[:-1]
-        asks = [
-            self._tasks[span.id].asks(first, span.logits)
-            for span, first in zip(wanting, firsts, strict=True)
-        ]
-        answers = iter(self.sample(logits, [ask for some in asks for ask in some]))
+        asks: list[Ask] = []
+        wanting: list[tuple[Span, Task, int, int]] = []  # with its first row, and where asks end
+        first = at = 0
+        for span in step.spans:
+            if span.logits:
+                task = self._tasks[span.id]
+                asks += task.asks(first, span.logits)
+                wanting.append((span, task, first, len(asks)))
+                first += span.logits
+        answers = self.sample(logits, asks)
         sampled: dict[str, Sampled] = {}
-        for span, first, some in zip(wanting, firsts, asks, strict=True):
-            task, mine = self._tasks[span.id], list(islice(answers, len(some)))
+        for span, task, first, end in wanting:
             rows = logits[first : first + span.logits]
+            mine, at = answers[at:end], end
             sampled[span.id] = self._next_tokens(task, rows, span.drafts, mine, now)
         return sampled
 
@@ -297,11 +299,12 @@ class EngineLoop:
             self._events.failed.append(Failed(task.id, error.info))
             return Sampled((), ended=True)
         self._events.deltas.append(delta)
-        if task.finished is not None:
-            del self._tasks[task.id]
-            self._events.finished.append(task.finished)
-            self.meter.answered(task.finished)
-        return Sampled(delta.tokens, ended=task.finished is not None)
+        if task.finished is None:
+            return Sampled(delta.tokens)
+        del self._tasks[task.id]
+        self._events.finished.append(task.finished)
+        self.meter.answered(task.finished)
+        return Sampled(delta.tokens, ended=True)
 
     def _flush(self) -> None:
         events = self._events

@@ -34,7 +34,8 @@ _MASK = 2**64 - 1
 _PLACES = np.arange(BLOCK)
 _NARROW, _NARROW_IN_ALL = 16, 128  # blocks of a race, of all: so few are opened without bounds
 _SMALL = 4096  # tokens: a single race among them is run as it is
-_FIRST_BLOCKS = 4  # of wider races, opened before it is known how many may hold the winner
+_FIRST_BLOCKS = 4  # of wider races, looked into before it is known which may hold the winner
+_NEAR_NATS = 2.0  # below the best of these blocks, times the temperature: so much is looked at
 _GROUP = 65_536  # bounds that are computed at once, so that they stay in a core's cache
 _ROUNDED_UP = 1 + 1e-4  # bounds in float32 may be too high, by less than this
 
@@ -58,13 +59,22 @@ ALL = Floor(-np.inf, 2**62)
 
 class Race(NamedTuple):
     """One draw. logits: (n_vocab,), none of them NaN or +inf, at least one finite. maxima: its
-    block_maxima."""
+    block_maxima. at: both are this row of the table that `winners` is told of; -1: of none."""
 
     logits: Logits
     maxima: Logits
     key: int
     temperature: float
     floor: Floor = ALL
+    at: int = -1
+
+
+class Table(NamedTuple):
+    """What races have in common, to be read at once. logits: (n, n_vocab), contiguous; maxima:
+    their block_maxima."""
+
+    logits: Logits
+    maxima: Logits
 
 
 def stream_of(seed: int) -> int:
@@ -98,7 +108,7 @@ def block_maxima(logits: Logits) -> Logits:
     return maxima
 
 
-def winners(races: Sequence[Race]) -> list[int]:
+def winners(races: Sequence[Race], table: Table | None = None) -> list[int]:
     """The token that arrives first in each race; all have the same n_vocab."""
     if len(races) == 1 and len(races[0].logits) <= _SMALL:
         return [_small_winner(races[0])]
@@ -111,7 +121,7 @@ def winners(races: Sequence[Race]) -> list[int]:
     size = max(1, _GROUP // len(races[0].maxima)) if races else 1
     for begin in range(0, len(wide), size):
         group = wide[begin : begin + size]
-        tokens.update(zip(group, _wide_winners([races[i] for i in group]), strict=True))
+        tokens.update(zip(group, _wide_winners([races[i] for i in group], table), strict=True))
     return list(tokens.values())
 
 
@@ -151,19 +161,16 @@ def _narrow_winners(races: Sequence[Race], blocks: Sequence[Ids]) -> list[int]:
     return field.first(field.open(rows, np.concatenate(blocks), field.floors[rows]))
 
 
-def _wide_winners(races: Sequence[Race]) -> list[int]:
-    """The blocks that are bounded lowest are raced first; then what may be earlier still."""
-    field = _Field(races)
+def _wide_winners(races: Sequence[Race], table: Table | None) -> list[int]:
+    """Some of the blocks that are bounded lowest say by when somebody has arrived; then what may
+    be as early is raced."""
+    field = _Field(races, table)
     bounds, leasts = field.bounds()
-    first = np.argpartition(bounds, _FIRST_BLOCKS, axis=1)[:, :_FIRST_BLOCKS]
-    rows = np.repeat(np.arange(len(races)), _FIRST_BLOCKS)
-    looked = field.open(rows, first.ravel(), field.floors[rows])
-    limits = field.earliest(looked) * (BLOCK * _ROUNDED_UP)
-    possible = bounds <= limits[:, None].astype(np.float32)
-    np.put_along_axis(possible, first, False, axis=1)
-    rows, blocks = np.nonzero(possible)
-    more = field.open(rows, blocks, field.thresholds(rows, limits, leasts[rows, blocks]))
-    return field.first(looked.and_then(more))
+    limits = field.limits(bounds)
+    possible = np.flatnonzero(bounds <= limits[:, None].astype(np.float32))
+    rows, blocks = np.divmod(possible, bounds.shape[1])
+    thresholds = field.thresholds(rows, limits, leasts.ravel()[possible])
+    return field.first(field.open(rows, blocks, thresholds))
 
 
 class _Arrivals(NamedTuple):
@@ -173,24 +180,23 @@ class _Arrivals(NamedTuple):
     ids: Ids
     times: Floats
 
-    def and_then(self, more: _Arrivals) -> _Arrivals:
-        """All of both."""
-        return _Arrivals(
-            np.concatenate([self.rows, more.rows]),
-            np.concatenate([self.ids, more.ids]),
-            np.concatenate([self.times, more.times]),
-        )
-
 
 class _Field:
     """Races as arrays, one row each."""
 
-    def __init__(self, races: Sequence[Race]) -> None:
+    def __init__(self, races: Sequence[Race], table: Table | None = None) -> None:
         self._races = races
         self._n_vocab = len(races[0].logits)
         self._n_blocks = len(races[0].maxima)
         self._keys = np.array([race.key for race in races], dtype=np.uint64)
-        self._maxima = np.array([race.maxima for race in races])
+        at = np.array([race.at for race in races], dtype=np.intp)
+        if table is None or at.min() < 0:
+            self._table = None
+            self._maxima = np.array([race.maxima for race in races])
+        else:
+            self._table = table.logits.reshape(-1)
+            self._starts = at * self._n_vocab
+            self._maxima = table.maxima.take(at, axis=0)
         self._best = self._maxima.max(axis=1)
         self._temperatures = np.array([max(race.temperature, COLDEST) for race in races])
         self.floors = np.array([race.floor.value for race in races], dtype=np.float32)
@@ -207,9 +213,21 @@ class _Field:
             slowness: Logits = self._best[:, None] - maxima
             slowness /= self._temperatures[:, None].astype(np.float32)
             np.exp(slowness, out=slowness)
-        slowness[maxima < self.floors[:, None]] = np.inf
+        if self.floors.max() > -np.inf:
+            slowness[maxima < self.floors[:, None]] = np.inf
         slowness *= leasts
         return slowness, leasts
+
+    def limits(self, bounds: Logits) -> Floats:
+        """(races,): BLOCK times a moment by which some token has arrived. That is looked up among
+        the best tokens of a few blocks: of each stretch of blocks the one bounded lowest."""
+        count, stretch = len(self._races), self._n_blocks // _FIRST_BLOCKS
+        some = bounds[:, : stretch * _FIRST_BLOCKS].reshape(count, _FIRST_BLOCKS, stretch)
+        blocks = (some.argmin(axis=2) + np.arange(_FIRST_BLOCKS) * stretch).ravel()
+        rows = np.repeat(np.arange(count), _FIRST_BLOCKS)
+        near: Logits = self._maxima[rows, blocks] - _NEAR_NATS * self._temperatures[rows]
+        near = np.maximum(near.astype(np.float32), self.floors[rows])
+        return self.earliest(self.open(rows, blocks, near)) * (BLOCK * _ROUNDED_UP)
 
     def thresholds(self, rows: Ids, limits: Floats, leasts: Logits) -> Logits:
         """Only logits from here on can arrive before limits[rows] / BLOCK in blocks whose least
@@ -228,7 +246,7 @@ class _Field:
         if not self._is_whole:
             left &= (logits > self.floors[rows][:, None]) | (ids <= self._last[rows][:, None])
             left &= ids < self._n_vocab
-        at, places = np.nonzero(left)
+        at, places = np.divmod(np.flatnonzero(left), BLOCK)
         least, holders = _least_exponentials(self._keys[rows], blocks)
         rows, ids, logits = rows[at], ids[at, places], logits[at, places]
         times = _exponentials(self._keys[rows], ids)
@@ -254,6 +272,8 @@ class _Field:
 
     def _gathered(self, rows: Ids, ids: Ids) -> Logits:
         """The logits of ids[i] in race rows[i]; of ids that do not exist: anything."""
+        if self._table is not None:
+            return self._table.take(ids + self._starts[rows][:, None], mode="clip")
         if len(self._races) == 1:
             return self._races[0].logits.take(ids, mode="clip")
         found = np.empty(ids.shape, dtype=np.float32)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,7 @@ _LARGEST = 3e38  # of float32, rounded down
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class SampledToken:
+class SampledToken(NamedTuple):
     """The chosen token; logprobs of the model's own distribution if they were asked for."""
 
     token: int
@@ -81,19 +80,21 @@ class Sampler:
         self._counts = _TokenBag()
         self._counting = sampling.frequency_penalty != 0 or sampling.presence_penalty != 0
         self._only_bans = not (sampling.logit_bias or self._counting or self._recent.looks_back)
+        self._looks_back = self._counting or self._recent.looks_back
         self.generated = 0
 
     @property
     def looks_back(self) -> bool:
         """What it chooses depends on the tokens accepted before, not only on their number."""
-        return self._counting or self._recent.looks_back
+        return self._looks_back
 
     def accept(self, token: int) -> None:
         """Record a generated (or replayed) token."""
         self.generated += 1
-        self._recent.add(token)
-        if self._counting:
-            self._counts.add(token)
+        if self._looks_back:
+            self._recent.add(token)
+            if self._counting:
+                self._counts.add(token)
 
     def sample(self, logits: Logits, mask: Mask | None = None) -> SampledToken:
         """Choose the next token. logits: (n_vocab,), writable, as before afterwards; mask:
@@ -101,34 +102,34 @@ class Sampler:
 
         Raises NoTokenAllowed, and EngineFailed if the logits hold NaN or +inf.
         """
-        [token] = choose(logits[None], [self.row(logits, 0, mask)])
+        [token] = choose(logits[None], [self.row(logits[None], 0, mask)])
         if isinstance(token, EngineFailed):
             raise token
-        return self.sampled(logits, token)
+        return self.sampled(logits[None], 0, token)
 
     def row(self, logits: Logits, at: int, mask: Mask | None = None, ahead: int = 0) -> Row:
         """What `choose` needs for the next token, or (if not `looks_back`) for the one `ahead`
-        tokens later. logits: (n_vocab,), row `at` of the step's."""
-        if logits.shape != (self._n_vocab,):
-            raise ValueError(f"logits of shape {logits.shape}, expected ({self._n_vocab},)")
+        tokens later. logits: (n, n_vocab), of the step; its row is `at`."""
+        if logits.shape[1:] != (self._n_vocab,):
+            raise ValueError(f"rows of shape {logits.shape[1:]}, expected ({self._n_vocab},)")
         key = key_of(self._stream, self.generated + ahead) if self._s.temperature > 0 else 0
-        return Row(at, self._s, key, *self._edits(logits), mask)
+        if self._only_bans:
+            return Row(at, self._s, key, self._banned, self._banned_values, mask)
+        return Row(at, self._s, key, *self._edits(logits[at]), mask)
 
-    def sampled(self, logits: Logits, token: int) -> SampledToken:
-        """A chosen token with what was asked to be known about it."""
+    def sampled(self, logits: Logits, at: int, token: int) -> SampledToken:
+        """A chosen token with what was asked to be known about it. logits, at: as for `row`."""
         if self._s.logprobs is None:
             return SampledToken(token)
-        return SampledToken(token, self._logprobs(logits, token, self._s.logprobs))
+        return SampledToken(token, self._logprobs(logits[at], token, self._s.logprobs))
 
     def distribution(self, logits: Logits, mask: Mask | None = None) -> tuple[Ids, Floats]:
         """The tokens that can be drawn, in the order of their ids, and their probabilities.
         temperature must be above 0."""
-        return distribution(logits[None], self.row(logits, 0, mask))
+        return distribution(logits[None], self.row(logits[None], 0, mask))
 
     def _edits(self, logits: Logits) -> tuple[Ids, Logits]:
         """The entries that bans, bias and penalties change, and what they become."""
-        if self._only_bans:
-            return self._banned, self._banned_values
         repeated, counted = self._recent.ids, self._counts.ids
         ids = np.unique(np.concatenate([self._banned, self._bias_ids, repeated, counted]))
         x = logits[ids].astype(np.float64)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from okno.core.errors import OknoError
-from okno.engines.draws import Mask, choose
+from okno.engines.draws import Mask, Row, choose
 from okno.engines.race import Logits
 from okno.engines.sampling import SampledToken, Sampler
 
@@ -27,18 +27,21 @@ Answer = SampledToken | OknoError
 def sample_all(logits: Logits, asks: Sequence[Ask]) -> list[Answer]:
     """A token for each, or the reason why this one, and only this one, has none. logits:
     (n, n_vocab), writable, as before when this returns. asks: in the order of `at`."""
-    answers: dict[int, Answer] = {}
-    rows = []
-    for ask in asks:
+    rows: list[Row] = []
+    failed: dict[int, OknoError] = {}
+    for place, (at, sampler, mask_of, ahead) in enumerate(asks):
         try:
-            mask = None if ask.mask is None else ask.mask()
+            mask = None if mask_of is None else mask_of()
         except OknoError as error:
-            answers[ask.at] = error
+            failed[place] = error
         else:
-            rows.append(ask.sampler.row(logits[ask.at], ask.at, mask, ask.ahead))
-    chosen = {row.at: token for row, token in zip(rows, choose(logits, rows), strict=True)}
-    for at, sampler, *_ in asks:
-        if at in chosen:
-            token = chosen[at]
-            answers[at] = sampler.sampled(logits[at], token) if isinstance(token, int) else token
-    return [answers[ask.at] for ask in asks]
+            rows.append(sampler.row(logits, at, mask, ahead))
+    chosen = iter(choose(logits, rows))
+    answers: list[Answer] = []
+    for place, ask in enumerate(asks):
+        token = failed[place] if place in failed else next(chosen)
+        if isinstance(token, int):
+            answers.append(ask.sampler.sampled(logits, ask.at, token))
+        else:
+            answers.append(token)
+    return answers

@@ -75,6 +75,8 @@ class Task:
         if self.matcher is not None:
             return [Ask(first, self.sampler, self.matcher.mask)]
         known = 1 if self.sampler.looks_back else count
+        if known == 1:
+            return [Ask(first, self.sampler)]
         return [Ask(first + ahead, self.sampler, None, ahead) for ahead in range(known)]
 
     def sample(
@@ -96,7 +98,10 @@ class Task:
         that was right the error waits for the next step, which meets it again: what came before
         it reaches the client.
         """
-        delta = self._take(self._chosen(rows[0], answers[0]), now)
+        first = answers[0]
+        if isinstance(first, OknoError):
+            raise first
+        delta = self._take(first, now)
         if not len(drafts):
             return delta
         with suppress(OknoError):

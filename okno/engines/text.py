@@ -9,12 +9,11 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(NamedTuple):
     """Text that became certain, and the stop string that ended it (None: go on)."""
 
     text: str
@@ -44,7 +43,11 @@ class TextStream:
         """Add the bytes of one token. After a stop, further bytes change nothing."""
         if self.stop is not None:
             return TextDelta("", self.stop)
-        return TextDelta(self._take(self._decoder.decode(piece)), self.stop)
+        if piece.isascii() and not self._decoder.buffer:
+            new = str(piece, "ascii")
+        else:
+            new = self._decoder.decode(piece)
+        return TextDelta(self._take(new) if self._stops.words else new, self.stop)
 
     def finish(self) -> str:
         """Release what is held back. An incomplete character becomes one U+FFFD."""

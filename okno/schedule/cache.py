@@ -312,7 +312,7 @@ class Cache:
     # Checkpoints -----------------------------------------------------------------------------
 
     @property
-    def _keeps_checkpoints(self) -> bool:
+    def keeps_checkpoints(self) -> bool:
         """Prompts are cut where their states are kept for others."""
         limits = self.limits
         return not limits.truncates and limits.parks and limits.host_bytes > 0
@@ -320,7 +320,7 @@ class Cache:
     def longest_piece(self, sequence: Sequence) -> int:
         """The most rows that the next piece of its prompt may have."""
         stop = None
-        if self._keeps_checkpoints:
+        if self.keeps_checkpoints:
             stop = next_checkpoint(sequence.computed, sequence.prompt_tokens)
         return sequence.remaining if stop is None else stop - sequence.computed
 
@@ -328,7 +328,7 @@ class Cache:
         """Keep the state of a prompt where it stands, if that is a place for it."""
         tokens = sequence.computed
         if not (
-            self._keeps_checkpoints
+            self.keeps_checkpoints
             and is_checkpoint(tokens, sequence.prompt_tokens)
             and self.host.takes(tokens)
         ):

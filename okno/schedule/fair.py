@@ -24,39 +24,86 @@ REMEMBERED_CLIENTS = 1024  # idle clients whose counters are kept
 
 
 class FairQueue:
-    """Sequences that wait for a slot. The order is decided anew at each look."""
+    """Sequences that wait for a slot. The order is decided anew at each look, from a heap with one
+    entry for each client that waits (or did): counters only rise, so an entry that is out of date
+    is too low, and is brought up to date when it comes to the top."""
 
     def __init__(self) -> None:
         self._resumed: list[Sequence] = []
         self._by_client: dict[str, list[Sequence]] = {}
+        self._by_id: dict[str, Sequence] = {}
         self._served: OrderedDict[str, float] = OrderedDict()  # last charged last
-        self._count = 0
+        self._heap: list[tuple[float, str]] = []
+        self._in_heap: set[str] = set()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._by_id)
+
+    def get(self, id: str) -> Sequence | None:
+        """The sequence of this id, if it waits."""
+        return self._by_id.get(id)
+
+    def first(self) -> Sequence | None:
+        """The next to be taken."""
+        if self._resumed:
+            return self._resumed[0]
+        client = self._least_served()
+        return None if client is None else self._by_client[client][0]
+
+    def place(self, sequence: Sequence) -> int:
+        """How many are before `sequence`, which waits, in the order of `__iter__`: there each
+        client's line is merged by what the client will have been served until then."""
+        if sequence in self._resumed:
+            return self._resumed.index(sequence)
+        place, own = len(self._resumed), sequence.client
+        turn = self._turn_of(sequence)
+        for client, line in self._by_client.items():
+            served = self._served[client]
+            for one in line:
+                if served > turn or (served == turn and client >= own):
+                    break
+                place += 1
+                served += len(one.known) / one.weight  # _cost without a call: hundreds wait
+        return place
+
+    def _turn_of(self, sequence: Sequence) -> float:
+        """What its client will have been served when its turn comes."""
+        served = self._served[sequence.client]
+        for one in self._by_client[sequence.client]:
+            if one is sequence:
+                break
+            served += _cost(one)
+        return served
 
     def add(self, sequence: Sequence) -> None:
-        self._count += 1
-        line = self._by_client.get(sequence.client)
+        client = sequence.client
+        line = self._by_client.get(client)
         if line is None:
-            floor = min((self._served[c] for c in self._by_client), default=0.0)
-            self._served[sequence.client] = max(self._served.get(sequence.client, 0.0), floor)
-            line = self._by_client[sequence.client] = []
+            least = self._least_served()
+            floor = 0.0 if least is None else self._served[least]
+            served = self._served[client] = max(self._served.get(client, 0.0), floor)
+            line = self._by_client[client] = []
+            if client not in self._in_heap:
+                self._in_heap.add(client)
+                heapq.heappush(self._heap, (served, client))
+        self._by_id[sequence.id] = sequence
         insort(line, sequence, key=_turn)
 
     def add_resumed(self, sequence: Sequence) -> None:
         """A preempted sequence, before all that wait; the oldest of them first."""
-        self._count += 1
+        self._by_id[sequence.id] = sequence
         insort(self._resumed, sequence, key=lambda s: s.arrival)
 
     def charge(self, client: str, tokens: float) -> None:
         """`client` was served `tokens` more (divided by their weight)."""
-        self._served[client] = self._served.get(client, 0.0) + tokens
-        self._served.move_to_end(client)
-        self._forget_idle()
+        served = self._served
+        served[client] = served.get(client, 0.0) + tokens
+        served.move_to_end(client)
+        if len(served) > 2 * len(self._by_client) + 2 * REMEMBERED_CLIENTS:
+            self._forget_idle()
 
     def remove(self, sequence: Sequence) -> None:
-        self._count -= 1
+        del self._by_id[sequence.id]
         if sequence in self._resumed:
             self._resumed.remove(sequence)
             return
@@ -64,34 +111,71 @@ class FairQueue:
         line.remove(sequence)
         if not line:
             del self._by_client[sequence.client]
-            if not self._by_client:
-                self._served.clear()  # nobody waits: a fresh start for all
+            if not self._by_client:  # nobody waits: a fresh start for all
+                self._served.clear()
+                self._rebuild()
 
     def __iter__(self) -> Iterator[Sequence]:
         """All that wait, in the order in which they would be taken if each were served its
         prompt at once. Each step costs the logarithm of the number of clients. The queue must
         not change meanwhile."""
         yield from self._resumed
-        heap = [(self._served[client], client) for client in self._by_client]
-        heapq.heapify(heap)
-        lines = {client: iter(line) for client, line in self._by_client.items()}
+        heap = self._heap.copy()
+        lines: dict[str, Iterator[Sequence]] = {}
         while heap:
             served, client = heap[0]
+            if client not in lines:
+                if not self._is_current(heap):
+                    continue
+                lines[client] = iter(self._by_client[client])
             sequence = next(lines[client], None)
             if sequence is None:
                 heapq.heappop(heap)
                 continue
-            cost = len(sequence.known) / sequence.weight
-            heapq.heapreplace(heap, (served + cost, client))
+            heapq.heapreplace(heap, (served + _cost(sequence), client))
             yield sequence
+
+    def _least_served(self) -> str | None:
+        """The waiting client that was served least."""
+        heap = self._heap
+        while heap:
+            client = heap[0][1]
+            if self._is_current(heap):
+                return client
+            if client not in self._by_client:
+                self._in_heap.remove(client)
+        return None
+
+    def _is_current(self, heap: list[tuple[float, str]]) -> bool:
+        """The top of `heap` is a client that waits, with its counter of now; else it is dropped or
+        brought up to date."""
+        served, client = heap[0]
+        if client not in self._by_client:
+            heapq.heappop(heap)
+            return False
+        now = self._served[client]
+        if now == served:
+            return True
+        heapq.heapreplace(heap, (now, client))
+        return False
 
     def _forget_idle(self) -> None:
         """Bound the memory of clients that do not wait: the longest idle are forgotten."""
-        if len(self._served) <= 2 * len(self._by_client) + 2 * REMEMBERED_CLIENTS:
-            return
         idle = [client for client in self._served if client not in self._by_client]
         for client in idle[: len(idle) - REMEMBERED_CLIENTS]:
             del self._served[client]
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        """The heap of those that wait, without what it remembers of others."""
+        self._in_heap = set(self._by_client)
+        self._heap = [(self._served[client], client) for client in self._in_heap]
+        heapq.heapify(self._heap)
+
+
+def _cost(sequence: Sequence) -> float:
+    """What its client is charged when it starts."""
+    return len(sequence.known) / sequence.weight
 
 
 def _turn(sequence: Sequence) -> tuple[float, int]:

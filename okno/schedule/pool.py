@@ -17,17 +17,23 @@ from numpy.typing import NDArray
 
 Cells = NDArray[np.int32]
 
-LOOK_AT = 64  # cells in which to look for free ones first
+LOOK_AT = 4096  # cells in which free ones are looked for at once
+FEW, MANY = 1024, 8192  # known free cells that are worth keeping in order
 
 
 class KVPool:
-    """`size` cells, each with a count of the sequences that hold it."""
+    """`size` cells, each with a count of the sequences that hold it.
+
+    The free cells below a horizon are known, in order, so that each step costs what it takes and
+    not what lies in the pool: a cell is looked at when the horizon passes it.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._holders = np.zeros(size, dtype=np.int32)
         self._free = size
-        self._lowest = 0  # no free cell is below
+        self._known = np.empty(0, dtype=np.int32)  # the free cells below the horizon, ascending
+        self._horizon = 0
         self._end = 0  # no used cell is from here on
 
     @property
@@ -41,9 +47,10 @@ class KVPool:
     @property
     def end(self) -> int:
         """Cells up to the highest used one."""
-        if self._end and not self._holders[self._end - 1]:
-            used = self._holders[: self._end] > 0
-            self._end = self._end - int(used[::-1].argmax()) if self.used else 0
+        while self._end and not self._holders[self._end - 1]:
+            begin = max(0, self._end - LOOK_AT)
+            used = np.flatnonzero(self._holders[begin : self._end])
+            self._end = begin + int(used[-1]) + 1 if len(used) else begin
         return self._end
 
     def allocate(self, count: int) -> Cells:
@@ -51,20 +58,24 @@ class KVPool:
         assert count <= self._free, "the scheduler allocated more cells than are free"
         if not count:
             return np.empty(0, dtype=np.int32)
-        cells = self._lowest_free(count)
+        self._know(count)
+        cells, self._known = self._known[:count], self._known[count:]
         self._free -= count
         self._holders[cells] = 1
-        last = int(cells[-1]) + 1
-        self._lowest, self._end = last, max(self._end, last)
+        self._end = max(self._end, int(cells[-1]) + 1)
         return cells
 
-    def _lowest_free(self, count: int) -> Cells:
-        look = max(LOOK_AT, 2 * count)
-        while True:
-            found = np.flatnonzero(self._holders[self._lowest : self._lowest + look] == 0)
-            if len(found) >= count:
-                return (found[:count] + self._lowest).astype(np.int32)
-            look *= 4
+    def _know(self, count: int) -> None:
+        """Move the horizon until `count` free cells are below it."""
+        found, missing = [self._known], count - len(self._known)
+        while missing > 0:
+            assert self._horizon < self.size, "as many cells are free as the books say"
+            begin, self._horizon = self._horizon, min(self.size, self._horizon + LOOK_AT)
+            free = np.flatnonzero(self._holders[begin : self._horizon] == 0)
+            found.append((free + begin).astype(np.int32))
+            missing -= len(free)
+        if len(found) > 1:
+            self._known = np.concatenate(found)
 
     def share(self, cells: Cells) -> None:
         """One more sequence holds `cells`."""
@@ -74,9 +85,13 @@ class KVPool:
         """One sequence less holds `cells`; those nobody holds become free."""
         self._holders[cells] -= 1
         empty = cells[self._holders[cells] == 0]
-        if len(empty):
-            self._lowest = min(self._lowest, int(empty.min()))
-            self._free += len(empty)
+        self._free += len(empty)
+        below = empty[empty < self._horizon]
+        if len(below):
+            self._known = np.sort(np.concatenate([self._known, below]))
+        if len(self._known) > MANY:
+            self._known = self._known[:FEW]
+            self._horizon = int(self._known[-1]) + 1
 
     def is_held_once(self, cells: Cells) -> bool:
         """Only one sequence holds each of `cells`."""

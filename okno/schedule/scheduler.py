@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Tokens
-from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
@@ -25,6 +24,8 @@ from okno.schedule.pool import KVPool
 from okno.schedule.sequence import Sequence, common_prefix
 from okno.schedule.shares import Want, shared_rows
 from okno.schedule.step import Limits, Sampled, Span, Step
+
+NOTHING = Sampled(())
 
 
 class Scheduler:
@@ -67,17 +68,14 @@ class Scheduler:
         if id in self.live:
             self.cache.park(self.live.pop(id))
             return
-        for sequence in self.waiting:
-            if sequence.id == id:
-                self.waiting.remove(sequence)
-                return
+        sequence = self.waiting.get(id)
+        if sequence is not None:
+            self.waiting.remove(sequence)
 
     def position(self, id: str) -> int:
         """How many waiting sequences would be admitted before `id` (0: next)."""
-        for place, sequence in enumerate(self.waiting):
-            if sequence.id == id:
-                return place
-        return 0
+        sequence = self.waiting.get(id)
+        return 0 if sequence is None else self.waiting.place(sequence)
 
     # One step ----------------------------------------------------------------------------------
 
@@ -92,12 +90,14 @@ class Scheduler:
         the step ahead. drafts: guessed next tokens of decoding sequences; they run in rows and
         cells that are free anyway, if sequences can be cut back."""
         self._admit()
-        ahead = self.ahead()
-        decodes = self._decode_spans()
+        decoding = [s for s in self.live.values() if s.decoding]
+        mixed = len(decoding) < len(self.live)
+        ahead = self.ahead() if mixed and prompt_rows is not None else None
+        decodes = self._decode_spans(decoding)
         left = row_budget - len(decodes)
-        if prompt_rows is not None and ahead.prompt_tokens:
+        if prompt_rows is not None and ahead is not None and ahead.prompt_tokens:
             left = min(left, prompt_rows(ahead))
-        prompts = self._prompt_spans(left, must=not decodes)
+        prompts = self._prompt_spans(left, must=not decodes) if mixed else []
         if drafts and self.limits.truncates:
             free = self._free_rows(row_budget, [*decodes, *prompts])
             decodes = self._with_drafts(decodes, drafts, free)
@@ -110,13 +110,15 @@ class Scheduler:
     def update(self, step: Step, sampled: Mapping[str, Sampled]) -> None:
         """Book the outcome. sampled: of each span with logits. A sequence missing from it was
         cancelled meanwhile."""
+        keeps = self.cache.keeps_checkpoints
         for span in step.spans:
             sequence = self.live.get(span.id)
             if sequence is None:
                 continue
-            self.cache.checkpoint(sequence)
+            if keeps:
+                self.cache.checkpoint(sequence)
             if span.logits:
-                self._take(sequence, span, sampled.get(span.id, Sampled(())))
+                self._take(sequence, span, sampled.get(span.id, NOTHING))
 
     def ahead(self) -> Ahead:
         """What the live sequences bring into the next step, before its rows of prompts are
@@ -161,10 +163,17 @@ class Scheduler:
             del self.live[victim.id]
             self.cache.leave(victim)
         slots = self.limits.batch_size - len(self.live)
+        if slots > 0:
+            self._start_some(slots)
+        if victim is not None:
+            self.waiting.add(victim)
+
+    def _start_some(self, slots: int) -> None:
+        """Of those that wait, the first that can, at most so many."""
         computing = self._computing_prompts()
         started: list[Sequence] = []
         skipped = 0
-        for sequence in self.waiting if slots > 0 else ():
+        for sequence in self.waiting:
             reuse = self.cache.best_reuse(sequence)
             if self._worth_waiting(sequence, reuse, computing):
                 skipped += 1
@@ -182,8 +191,6 @@ class Scheduler:
         for sequence in started:
             self.waiting.remove(sequence)
             self._charge_start(sequence)
-        if victim is not None:
-            self.waiting.add(victim)
 
     def _victim(self) -> Sequence | None:
         """With no slot free, the next in the queue takes one from a client that has at least two
@@ -191,8 +198,12 @@ class Scheduler:
         its line, its state parked. None where nobody has to, or that would not be enough."""
         if len(self.live) < self.limits.batch_size:
             return None
-        head = next(iter(self.waiting))
-        counts = Counter(sequence.client for sequence in self.live.values())
+        head = self.waiting.first()
+        assert head is not None
+        counts = Counter([s.client for s in self.live.values()])
+        least = min([s.weight for s in self.live.values()])
+        if least >= head.weight and max(counts.values()) <= counts[head.client] + 1:
+            return None
         victims = [
             s for s in self.live.values()
             if s.weight < head.weight
@@ -259,8 +270,7 @@ class Scheduler:
 
     # Rows ----------------------------------------------------------------------------------
 
-    def _decode_spans(self) -> list[Span]:
-        decoding = [s for s in self.live.values() if s.decoding]
+    def _decode_spans(self, decoding: list[Sequence]) -> list[Span]:
         decoding.sort(key=_arrival)
         if self.pool.free >= len(decoding):
             self.cache.extend_each(decoding)
@@ -313,7 +323,8 @@ class Scheduler:
                 guess = np.array(drafts[span.id][:count], dtype=np.int32)
                 self.cache.extend(sequence, count)
                 left -= count
-                span = replace(span, tokens=np.concatenate([span.tokens, guess]), logits=1 + count)
+                tokens = np.concatenate([span.tokens, guess])
+                span = span._replace(tokens=tokens, logits=1 + count)
             longer.append(span)
         return longer
 

@@ -118,12 +118,12 @@ class Sequence:
 
     @property
     def computed(self) -> int:
-        return len(self.cells)
+        return self.cells._len
 
     @property
     def remaining(self) -> int:
         """Known tokens not in the cache yet; a sequence that decodes always has one."""
-        return len(self.known) - self.computed
+        return self.known._len - self.cells._len
 
     @property
     def generated(self) -> int:
@@ -132,8 +132,8 @@ class Sequence:
     @property
     def decoding(self) -> bool:
         """Only its newest token is left to compute."""
-        known = len(self.known)
-        return known - len(self.cells) == 1 and known > self.prompt_tokens
+        known = self.known._len
+        return known - self.cells._len == 1 and known > self.prompt_tokens
 
 
 def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +71,7 @@ class Share:
 Operation = Copy | Truncate | Save | Restore | Forget | Pack | Share
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Rows of one sequence: `tokens` at positions start... logits: wanted of so many rows at its
     end: 0 while its prompt goes on, 1 for the last known token, 1 more per draft after it."""
 
@@ -87,8 +87,7 @@ class Span:
         return self.tokens[len(self.tokens) - self.logits + 1 :] if self.logits > 1 else NO_TOKENS
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """What a span with logits gave: its drafts as far as they were right, then one token more.
     ended: the last of them ends the sequence; without tokens: it failed."""
 
@@ -109,17 +108,17 @@ class Step:
     @property
     def rows(self) -> int:
         """Of the spans."""
-        return sum(len(span.tokens) for span in self.spans)
+        return sum([len(span.tokens) for span in self.spans])
 
     @property
     def decodes(self) -> int:
         """Sequences that get a token."""
-        return sum(span.logits > 0 for span in self.spans)
+        return sum([span.logits > 0 for span in self.spans])
 
     @property
     def outputs(self) -> int:
         """Rows with logits: one per decode and one per draft."""
-        return sum(span.logits for span in self.spans)
+        return sum([span.logits for span in self.spans])
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,8 +101,8 @@ class SwappingDriver(Driver):
             return super().execute(step)
         a, b = pair
         spans = list(step.spans)
-        spans[spans.index(a)] = replace(a, seq=b.seq)
-        spans[spans.index(b)] = replace(b, seq=a.seq)
+        spans[spans.index(a)] = a._replace(seq=b.seq)
+        spans[spans.index(b)] = b._replace(seq=a.seq)
         self.swapped = True
         return super().execute(replace(step, spans=tuple(spans)))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from okno.engines.queue_watch import EVERY_S, QueueWatch
+import pytest
+
+from okno.engines.queue_watch import EVERY_S, FRESH_S, LONG, QueueWatch
 from okno.schedule.lately import Lately
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
@@ -14,7 +16,8 @@ class Desk:
 
     def __init__(self) -> None:
         self.scheduler = Scheduler(Limits(batch_size=1, seq_ids=2, pool_cells=512))
-        self.watch = QueueWatch(Lately())
+        self.lately = Lately()
+        self.watch = QueueWatch(self.lately)
 
     def add(self, *ids: str) -> None:
         for id in ids:
@@ -62,6 +65,24 @@ def test_a_move_between_arrivals_is_not_forgotten() -> None:
     desk.add("c")
     assert desk.look(0.5) == ({"c": 1}, {})
     assert desk.look(1.0) == ({}, {"b": 0})
+
+
+def test_in_a_long_queue_the_wait_of_a_moment_ago_is_told_and_soon_a_new_one() -> None:
+    desk = Desk()
+    lately = desk.lately
+    lately.ran(1, 0, 0.1)
+    lately.ran(0, 10, 0.1)
+    desk.add(*(f"r{k}" for k in range(2 * LONG)))
+    first = desk.watch.look(desk.scheduler, 0.0).accepted
+    lately.ran(1, 0, 5.0)  # all became slow
+    desk.add("next")
+    [joined] = desk.watch.look(desk.scheduler, FRESH_S / 2).accepted
+    each_s = first[-1].wait_s - first[-2].wait_s
+    assert joined.queue_position == 2 * LONG
+    assert joined.wait_s == pytest.approx(first[-1].wait_s + each_s)
+    desk.add("later")
+    [late] = desk.watch.look(desk.scheduler, 2 * FRESH_S).accepted
+    assert late.wait_s > 2 * joined.wait_s
 
 
 def test_who_left_at_once_is_not_accepted() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from okno.schedule.fair import FairQueue
+from okno.schedule.fair import REMEMBERED_CLIENTS, FairQueue
 from okno.schedule.sequence import Sequence
 
 
@@ -122,3 +122,69 @@ def test_the_order_is_that_of_a_naive_reference(
         served[client] += len(first.known) / first.weight
         expected.append(first.id)
     assert order(queue) == expected
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "add", "resume", "take", "remove", "charge"]),
+        st.sampled_from("abcd"), st.integers(1, 50), st.sampled_from([0.25, 1.0, 4.0]),
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+@given(CHANGES)
+def test_first_place_and_order_agree_whatever_came_before(
+    changes: list[tuple[str, str, int, float]],
+) -> None:
+    """Beside a queue that is made anew from the same counters each time."""
+    queue = FairQueue()
+    here: dict[str, Sequence] = {}
+    for k, (what, client, number, weight) in enumerate(changes):
+        if what in ("add", "resume"):
+            sequence = here[str(k)] = waiting(str(k), client, number, weight=weight)
+            sequence.arrival = k
+            queue.add(sequence) if what == "add" else queue.add_resumed(sequence)
+        elif what == "charge":
+            queue.charge(client, number / weight)
+        elif here:
+            first = queue.first()
+            assert first is not None
+            taken = first if what == "take" else here[sorted(here)[number % len(here)]]
+            queue.remove(here.pop(taken.id))
+        listed = list(queue)
+        assert sorted(s.id for s in listed) == sorted(here)
+        assert queue.first() is (listed[0] if listed else None)
+        assert [queue.place(sequence) for sequence in listed] == list(range(len(listed)))
+        assert all(queue.get(id) is sequence for id, sequence in here.items())
+        assert queue.get("nobody") is None
+        assert order(queue) == by_counters(queue)
+
+
+def by_counters(queue: FairQueue) -> list[str]:
+    """The order that the counters of now give, with no memory of how they came to be."""
+    served = dict(queue._served)
+    lines = {client: list(line) for client, line in queue._by_client.items()}
+    expected = [sequence.id for sequence in queue._resumed]
+    while any(lines.values()):
+        client = min((c for c in lines if lines[c]), key=lambda c: (served[c], c))
+        first = lines[client].pop(0)
+        served[client] += len(first.known) / first.weight
+        expected.append(first.id)
+    return expected
+
+
+def test_a_client_that_was_forgotten_comes_back_without_its_old_counter() -> None:
+    """Its old entry in the order, far too high, must not stay."""
+    queue = filled(waiting("a", "here"))
+    queue.add(waiting("b", "busy"))
+    queue.charge("busy", 10_000)
+    assert order(queue) == ["a", "b"]
+    assert queue.first() is next(iter(queue)), "the order has met the counter"
+    queue.remove(next(s for s in queue if s.id == "b"))
+    for number in range(3 * REMEMBERED_CLIENTS):
+        queue.charge(f"passing {number}", 1)
+    queue.charge("here", 500)
+    queue.add(waiting("c", "busy"))
+    queue.add(waiting("d", "here"))
+    assert order(queue) == ["c", "a", "d"] == by_counters(queue)
