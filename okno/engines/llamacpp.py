@@ -24,6 +24,7 @@ from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llama_embed import Embedder
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, start_backend
+from okno.engines.llama_mtp import LlamaMtp, give_hidden_states
 from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
 from okno.engines.llama_resize import LlamaResize
 from okno.engines.llama_states import HostStates, host_bytes
@@ -61,9 +62,9 @@ class LlamaCpp:
         self._options = options
         start_backend()
         choice = choose_for(options, kv_type)
-        chosen, self.learner, self._draft_bytes = choice.chosen, choice.learner, choice.draft_bytes
+        chosen, self.learner, self._has_head = choice.chosen, choice.learner, choice.head
         self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
-        self._model = LlamaModel(options, on_progress)
+        self._model = LlamaModel(options, on_progress, with_head=self._has_head)
         self._adapters = Adapters(self._model, options.adapters)
         self.vocab = vocabulary_of_model(self._model.pointer)
         self.chat_template = self._model.chat_template
@@ -75,12 +76,15 @@ class LlamaCpp:
         self._states = HostStates()
         self._context: lib.llama_context_p | None = None
         self._embedder: Embedder | None = None
+        self._head: LlamaMtp | None = None
         if not self._model.is_embedding_model:
             self._context = self.open_context(self.load)
             self._memory = lib.llama_get_memory(self._context)
             if not choice.knows_rows:
                 measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
-        self.drafter = self._draft_model(options) if options.draft_path else None
+        if self._has_head:
+            self._head = LlamaMtp(self._model, self.load, self._threads)
+        self.drafter = self._draft_model(options) if options.draft_path else self._head
 
     def execute(self, step: Step) -> NDArray[np.float32]:
         if self._context is None:
@@ -95,6 +99,8 @@ class LlamaCpp:
         status = lib.llama_decode(self._context, self._batch.struct)
         if status != 0:
             raise EngineBroken(f"llama_decode returned {status}: {' | '.join(recent_log(10))}")
+        if self._head is not None:
+            self._head.observe(step.spans, self._context)
         if wanted == 0:
             return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
         return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)
@@ -161,7 +167,7 @@ class LlamaCpp:
     def prepare_resize(self, change: WindowChange) -> LlamaResize:
         """See engines.engine.Engine.prepare_resize."""
         options = changed_options(self._options, self.window, change)
-        loaded = Loaded(on_accelerators(self._planned), self._draft_bytes)
+        loaded = Loaded(on_accelerators(self._planned), self._has_head)
         same = self._with_same_attention(options)
         choice = choose_for(same, _checked_kv_type(options), loaded)
         return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
@@ -204,6 +210,8 @@ class LlamaCpp:
         self.limits, self._options = resize.limits, resize.options
         self._batch = Batch(self.window.step_tokens)
         self._hold(context)
+        if self.drafter is not None:
+            self.drafter.follow(self.load)
         return before
 
     def close_context(self) -> None:
@@ -244,6 +252,8 @@ class LlamaCpp:
                 "Ask for a smaller --ctx or --batch-size."
             )
         self._adapters.apply_to(context)
+        if self._has_head:
+            give_hidden_states(context)
         return context
 
 

@@ -1,9 +1,9 @@
 """Speculation in the loop: who guesses next tokens, how many are checked, what was right.
 
 `propose` comes before the scheduler, `learn` after the step. Guesses come from a sequence's own
-text (schedule/lookup_source.py) or from a draft model (draft_source.py); how many are checked
-decides schedule/drafting.py. The answer is the same with and without: a guess is kept only where
-sampling agrees with it (Task.sample).
+text (schedule/lookup_source.py), from a draft model or the model's own prediction head
+(draft_source.py); how many are checked decides schedule/drafting.py. The answer is the same with
+and without: a guess is kept only where sampling agrees with it (Task.sample).
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | Non
         return None
     return Speculation(
         engine.window,
-        looks_up=options.speculate != "draft",
+        looks_up=options.speculate in ("auto", "lookup"),
         drafter=engine.drafter,
         draft_tokens=options.draft_tokens,
     )

@@ -340,7 +340,7 @@ def test_what_does_not_fit_beside_the_draft_model_is_refused(
 ) -> None:
     huge = tmp_path / "huge.gguf"
     write_header(PRESETS["llama-13b"], huge, "F32")
-    with pytest.raises(DoesNotFit, match=r"--draft [\d.]+ GiB.*The draft model huge needs"):
+    with pytest.raises(DoesNotFit, match=r"guesses [\d.]+ GiB.*The draft model huge needs"):
         choose_for(options(DEMO, draft_path=str(huge)), "f16")
 
 
