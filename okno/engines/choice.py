@@ -23,10 +23,10 @@ from okno.engines.protocol import WorkerOptions
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
 from okno.inspect.memory import own_bytes
-from okno.inspect.prediction_head import uses_head
 from okno.plan.goals import Goal
 from okno.plan.memory import DEFAULT_OVERHEAD, Anchored, Overhead
 from okno.plan.memory_extras import WithExtras
+from okno.plan.prediction_head import uses_head
 from okno.plan.refine import refinement_from
 from okno.plan.speed import Planner
 from okno.plan.speed_rough import computes_on_cpu, rough_calibration

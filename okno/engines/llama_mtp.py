@@ -83,6 +83,11 @@ class LlamaMtp:
         n_seq = sizes.n_seq_max if context is not None else 0
         self._free_seqs = list(range(n_seq - 1, len(self._followed) - 1, -1))
 
+    @property
+    def context(self) -> lib.llama_context_p | None:
+        """None: there was no memory for it."""
+        return self._context
+
     def observe(self, spans: Sequence[Span], context: lib.llama_context_p) -> None:
         """The model computed `spans` in `context`, which was told to give_hidden_states."""
         if self._context is None:
@@ -126,7 +131,7 @@ class LlamaMtp:
         if followed is None or not _reaches(followed.hidden, len(known)):
             return 1
         lost = followed.hidden.first >= followed.end
-        return len(known) - (followed.hidden.first + 1 if lost else followed.end)
+        return max(1, len(known) - (followed.hidden.first + 1 if lost else followed.end))
 
     def advance(self, id: str, known: Known, rows: int) -> None:
         followed = self._ready(id, known)
@@ -205,6 +210,9 @@ class LlamaMtp:
         if followed.hidden.first >= followed.end:
             lib.llama_memory_seq_rm(self._memory, followed.seq, 0, TO_END)
             followed.start = followed.end = followed.hidden.first + 1
+        elif followed.end == len(known):  # it guessed here already, and nothing came of it
+            followed.end -= 1
+            lib.llama_memory_seq_rm(self._memory, followed.seq, followed.end, TO_END)
         return followed
 
     def _cut(self, followed: _Followed) -> None:
@@ -227,7 +235,7 @@ class LlamaMtp:
         start, end = followed.end, followed.end + len(tokens)
         hidden = followed.hidden.read(start - 1, end - 1)
         followed.end = end
-        followed.hidden.drop_before(end - 1)
+        followed.hidden.drop_before(end - 2)
         return _Piece(Span(id, followed.seq, start, tokens, int(bool(id))), hidden)
 
     def _guessed(self, followed: _Followed, id: str, token: int, hidden: Rows) -> _Piece:

@@ -187,6 +187,11 @@ class LlamaCpp:
         return self.load.window
 
     @property
+    def model(self) -> LlamaModel:
+        """What is loaded."""
+        return self._model
+
+    @property
     def context(self) -> lib.llama_context_p | None:
         """None: an embedding model, which has none of its own."""
         return self._context

@@ -1,4 +1,5 @@
-"""What a load takes beside the model and its window: adapters, a draft model, swap space."""
+"""What a load takes beside the model and its window: adapters, a draft model or the model's own
+prediction head, swap space."""
 
 from __future__ import annotations
 
@@ -23,14 +24,16 @@ FLOAT_BYTES = 4
 @dataclass(frozen=True, slots=True)
 class Extras:
     """adapters: tensors of LoRA (`NAME.lora_a`, `NAME.lora_b`), of all adapters. draft: bytes of
-    the draft model by device, beside a load of the model. swap_bytes: main memory for states."""
+    the draft model or the prediction head by device, beside a load of the model. swap_bytes: main
+    memory for states. spares_draft: where no window fits, the worker goes without what guesses."""
 
     adapters: tuple[TensorInfo, ...] = ()
     draft: DraftMemory | None = None
     swap_bytes: int = 0
+    spares_draft: bool = False
 
     def draft_bytes(self, load: Load) -> Mapping[str, int]:
-        """By device; empty without a draft model."""
+        """By device; empty where nothing beside the model guesses."""
         return self.draft(load) if self.draft is not None else {}
 
 

@@ -11,9 +11,9 @@ from okno.core.header import Layer, ModelHeader, TensorInfo
 from okno.core.load import Load, head_sizes
 from okno.core.machine import Machine
 from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
-from okno.inspect.prediction_head import n_heads
 from okno.plan.memory import Anchored, ClosedForm, MemoryModel
 from okno.plan.memory_extras import draft_parts
+from okno.plan.prediction_head import n_heads
 
 FLOAT_BYTES = 4
 WEIGHTS = ("weights_bytes", "repacked_bytes", "mapped_bytes")
