@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import llama_cpp.llama_cpp as lib
 import numpy as np
 import pytest
 
@@ -23,13 +24,12 @@ from okno.engines.llama_breakdown import breakdown
 from okno.engines.llama_mtp import LlamaMtp
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.protocol import Submit, WorkerOptions
-from okno.engines.resizing import carry_out
 from okno.engines.speculation import Speculation, speculation_for
-from okno.schedule.step import Span, Step, Truncate
+from okno.schedule.step import Copy, Span, Step, Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import ask_all, options, running
 from tests.engines.mtp_models import FIRST, N, successors, write_right_head
-from tests.engines.test_speculation import CLOCK, Answered, Bench, Flat, fresh
+from tests.engines.test_speculation import CLOCK, Answered, Bench, Flat, fresh, resized
 
 AFTER = successors()
 
@@ -243,6 +243,49 @@ def test_after_any_rejections_it_guesses_as_if_it_had_seen_all_at_once(
     assert head.draft({"a": (text, 6)})["a"] == guesses["a"], "guessing leaves nothing behind"
 
 
+def first_position(head: LlamaMtp, seq: int) -> int:
+    return int(lib.llama_memory_seq_pos_min(lib.llama_get_memory(head.context), seq))
+
+
+def test_it_begins_with_the_token_after_the_first_state_it_got(make_model: MakeModel) -> None:
+    """Of the text, or of what comes behind a prefix that another sequence had computed."""
+    engine = opened(worker(make_model("glm-mtp-tiny")))
+    head, text = head_of(engine), list(range(20, 70))
+    step_of(engine, "x", 0, 0, text[:20])
+    step_of(engine, "x", 0, 20, text[20:40])
+    assert head.draft({"x": (np.array(text[:41], np.int32), 1)})
+    assert first_position(head, 0) == 1
+    engine.execute_operations([Copy(0, 1, 40)])
+    step_of(engine, "y", 1, 40, text[40:49])
+    known = np.array(text, np.int32)
+    assert head.behind("y", known) == 9
+    assert len(head.draft({"y": (known, 3)})["y"]) == 3
+    assert first_position(head, 1) == 41
+
+
+def test_it_begins_anew_behind_states_that_were_lost(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guesses are those of a head that never saw what was before."""
+    monkeypatch.setattr("okno.core.load.HIDDEN_ROWS", 16)
+    monkeypatch.setattr("okno.core.load.LEAST_HIDDEN_ROWS", 16)
+    engine = opened(worker(make_model("glm-mtp-tiny")))
+    head, text = head_of(engine), list(range(20, 90))
+    for start in range(0, 69, 3):
+        step_of(engine, "a", 0, start, text[start : start + 3])
+        if start == 9:
+            assert head.draft({"a": (np.array(text[: start + 4], np.int32), 2)})
+    known = np.array(text, np.int32)
+    lacks = head.behind("a", known)
+    assert 8 <= lacks <= 16
+    guesses = head.draft({"a": (known, 5)})["a"]
+    begins = first_position(head, 0)
+    assert begins == len(text) - lacks
+    engine.execute_operations([Copy(0, 1, begins - 1)])
+    step_of(engine, "b", 1, begins - 1, text[begins - 1 : -1])
+    assert head.draft({"b": (known, 5)})["b"] == guesses
+
+
 def test_what_it_has_not_seen_it_does_not_guess(make_model: MakeModel) -> None:
     head = head_of(opened(worker(make_model("glm-mtp-tiny"))))
     known = np.array([30, 31, 32], np.int32)
@@ -252,17 +295,6 @@ def test_what_it_has_not_seen_it_does_not_guess(make_model: MakeModel) -> None:
 
 
 # A resize -----------------------------------------------------------------------------------------
-
-
-def resized(bench: Bench, change: WindowChange) -> None:
-    """As the loop does it between two steps."""
-    engine = bench.loop.engine
-    prepared = engine.prepare_resize(change)
-    try:
-        prepared.open(bench.loop.scheduler.pool.used)
-        carry_out(prepared, bench.loop.scheduler, CLOCK)
-    finally:
-        prepared.release()
 
 
 @pytest.mark.parametrize("change", [WindowChange(ctx=1024), WindowChange(batch_size=2)])
