@@ -123,7 +123,7 @@ class EngineLoop:
         if self.speculation is not None and step.spans and not self._embeds:
             self.speculation.took(self._clock() - began)
         if step.spans and self.scheduler.live:
-            self._tidier.beside(self.scheduler)
+            self._tidier.beside(self.scheduler, self._ran_s - began)
 
     # Work that arrives -----------------------------------------------------------------------
 

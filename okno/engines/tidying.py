@@ -15,6 +15,7 @@ from okno.schedule.tidy import next_to_tidy, pays, tidy
 
 CALM_S = 0.1  # without work, before the pool is tidied: the next turn may be on its way
 LOOK_EVERY = 16  # steps
+SHARE_OF_STEP = 0.05  # spent beside live sequences
 FIRST_GUESS_BYTE_S = 0.5e-9
 LEARNING_RATE = 0.25
 
@@ -28,19 +29,26 @@ class Tidier:
         self._clock = clock
         self._byte_s = FIRST_GUESS_BYTE_S
         self._steps = 0
+        self._live: frozenset[str] = frozenset()
         self._under_way = False
 
     def idle(self, scheduler: Scheduler) -> bool:
         """Nothing runs: one piece. Whether there was one."""
         return self._piece(scheduler)
 
-    def beside(self, scheduler: Scheduler) -> None:
-        """Between two steps: one piece, if that pays."""
+    def beside(self, scheduler: Scheduler, step_s: float) -> None:
+        """After a step of step_s seconds, if that pays: a piece, and more of them for as long as
+        they take but a small part of such a step."""
         self._steps += 1
-        if not self._under_way and self._steps % LOOK_EVERY == 0:
+        live = frozenset(scheduler.live)
+        if not self._under_way and (live != self._live or self._steps % LOOK_EVERY == 0):
             self._under_way = pays(scheduler, self._engine.learner, self._byte_s)
-        if self._under_way:
+        self._live = live
+        until_s = self._clock() + SHARE_OF_STEP * step_s
+        while self._under_way:
             self._under_way = self._piece(scheduler)
+            if self._clock() >= until_s:
+                return
 
     def _piece(self, scheduler: Scheduler) -> bool:
         piece = next_to_tidy(scheduler)

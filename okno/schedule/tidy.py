@@ -17,6 +17,7 @@ from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
 
 PAYS_WITHIN_STEPS = 16
+PROMPT_ROWS = 32  # of a step beside which prompts are computed, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ def pays(scheduler: Scheduler, cost: StepCost, byte_s: float) -> bool:
     if not _excess_cells(scheduler):
         return False
     ahead = scheduler.ahead()
-    now_s = cost.seconds(ahead, 0)
-    then_s = cost.seconds(replace(ahead, used_cells=_live_cells(scheduler)), 0)
+    rows = min(PROMPT_ROWS, ahead.prompt_tokens)
+    now_s = cost.seconds(ahead, rows)
+    then_s = cost.seconds(replace(ahead, used_cells=_live_cells(scheduler)), rows)
     return _copied_bytes(scheduler) * byte_s < PAYS_WITHIN_STEPS * (now_s - then_s)
 
 

@@ -175,6 +175,6 @@ def test_beside_a_live_sequence_the_pool_is_tidied_where_that_pays(
     tidier = Tidier(engine, lambda: 0.0)  # copying takes no time
     while len(decoding.texts["live"]) < 90:
         decoding.step()
-        tidier.beside(decoding.scheduler)
+        tidier.beside(decoding.scheduler, step_s=0.0)
     moved = len(decoding.scheduler.host.held)
     assert (moved, used_end() < 300) == ((3, True) if walking_costs else (0, False))
