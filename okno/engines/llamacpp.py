@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 import llama_cpp.llama_cpp as lib
 import msgspec
@@ -27,6 +28,7 @@ from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, st
 from okno.engines.llama_mtp import LlamaMtp, give_hidden_states
 from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
 from okno.engines.llama_resize import LlamaResize
+from okno.engines.llama_slides import slides_back
 from okno.engines.llama_states import HostStates, host_bytes
 from okno.engines.llama_vocab import LlamaVocabulary, vocabulary_of_model
 from okno.engines.protocol import WorkerOptions
@@ -80,6 +82,8 @@ class LlamaCpp:
         if not self._model.is_embedding_model:
             self._context = self.open_context(self.load)
             self._memory = lib.llama_get_memory(self._context)
+            slides = options.kv_unified and slides_back(self._model, self._context)
+            self.limits = replace(self.limits, slides=slides)
             if not choice.knows_rows:
                 measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
         if self._has_head:
@@ -121,7 +125,7 @@ class LlamaCpp:
         return (yield from self._embedder.embed(tokens, piece_rows))
 
     def _draft_model(self, options: WorkerOptions) -> LlamaDraft:
-        if not self.limits.truncates:
+        if not self.limits.takes_back:
             raise BadSetting(
                 f"--draft is of no use to {self.facts.name}: models of type "
                 f"{self._model.architecture} cannot take a wrong guess back. Leave it out."
@@ -170,7 +174,9 @@ class LlamaCpp:
         loaded = Loaded(on_accelerators(self._planned), self._has_head)
         same = self._with_same_attention(options)
         choice = choose_for(same, _checked_kv_type(options), loaded)
-        return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
+        limits = _limits(self._model, choice.chosen, options)
+        limits = replace(limits, slides=self.limits.slides)
+        return LlamaResize(self, options, choice, limits)
 
     def _with_same_attention(self, options: WorkerOptions) -> WorkerOptions:
         """`options` that keep flash attention on or off, if the states are to be kept: a state of

@@ -104,7 +104,7 @@ class Speculation:
         if self._text is not None:
             self._text.guesses = {}
         decoding = [sequence for sequence in scheduler.live.values() if sequence.decoding]
-        if not decoding or not scheduler.limits.truncates:
+        if not decoding or not scheduler.limits.takes_back:
             return {}
         plain = self._plain(scheduler, ahead, prompt_rows)
         if self._is_hopeless(plain):
@@ -229,7 +229,7 @@ class Speculation:
 
 def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | None:
     """As the options ask; None: off, or the model cannot take a token back."""
-    if options.speculate == "off" or not engine.limits.truncates:
+    if options.speculate == "off" or not engine.limits.takes_back:
         return None
     return Speculation(
         engine.window,
