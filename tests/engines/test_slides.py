@@ -87,6 +87,24 @@ def test_answers_far_beyond_the_window_are_those_without_guesses(
     assert drafted.steps < plain.steps
 
 
+@pytest.mark.parametrize("shape", ["gemma3-tiny", "gpt-oss-tiny"])
+def test_cells_of_the_window_that_are_used_again_are_those_nobody_sees(
+    make_model: MakeModel, shape: str
+) -> None:
+    """The cache of the window has 768 cells; from there on every row takes the cell of another."""
+    engine = opened(make_model, shape, batch_size=8, ctx=1024, step_tokens=32)
+    rng = random.Random(2)
+    prompt = tuple(rng.randrange(300, 500) for _ in range(700))
+    asked = replace(asking(1)[0], prompt=Prompt(tokens=prompt))
+    asked = replace(asked, stop=Stop(max_tokens=300, ignore_eos=True))
+    plain = fresh(engine, None).run([asked]).tokens["r0"]
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Flat(), looks_up=False,
+                              drafter=Knowing({"r0": [*prompt, *plain]}),
+                              draft_tokens=7)  # fmt: skip
+    assert fresh(engine, speculation).run([asked]).tokens["r0"] == plain
+    assert speculation.counts.checked - speculation.counts.right > 60
+
+
 def test_a_conversation_goes_on_behind_drafts_that_were_taken_back(make_model: MakeModel) -> None:
     """Parked after wrong drafts, its state copied, and taken up again."""
     engine = opened(make_model, "gemma3-tiny", batch_size=2)
