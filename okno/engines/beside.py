@@ -77,11 +77,8 @@ def draft_memory(
 def head_memory(path: Path, header: ModelHeader, machine: Machine) -> Iterator[DraftMemory]:
     """What the prediction head of the GGUF at `path` takes beside a load of the model. The engine
     is asked in a child: it ends its process over a head that is not as it expects."""
-    with (
-        DryRun(path, header, head=True) as with_head,
-        DryRun(path, header) as without,
-    ):
-        yield HeadMemory(header, machine, with_head, without)
+    with DryRun(path, header, head=True) as context:
+        yield HeadMemory(header, machine, context)
 
 
 def notes_beside(options: WorkerOptions, draft: Mapping[str, int]) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class WithExtras:
         extras, split = self._extras, split_layers(self._header, self._machine, load)
         more: dict[str, Counter[str]] = {device: Counter() for device in devices}
         for tensor in extras.adapters:
-            found = more[_device_of(tensor.name, split, len(self._header.layers))]
+            found = more[device_of(tensor.name, split, len(self._header.layers))]
             found["adapter_bytes"] += tensor.n_bytes
             found["compute_bytes"] = max(found["compute_bytes"], self._scratch_bytes(tensor, load))
         for device, n_bytes in extras.draft_bytes(load).items():
@@ -82,7 +82,7 @@ def draft_parts(plan: MemoryPlan) -> dict[str, int]:
     return {device.device: device.parts.model_bytes for device in plan.devices}
 
 
-def _device_of(name: str, split: Split, n_layer: int) -> str:
+def device_of(name: str, split: Split, n_layer: int) -> str:
     """Where the tensor that an adapter's tensor belongs to is: llama.cpp puts both on one device
     (llama-adapter.cpp); beside the input layer, in main memory."""
     layer = LAYER.match(name)

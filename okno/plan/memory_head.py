@@ -10,49 +10,53 @@ from dataclasses import replace
 from okno.core.header import Layer, ModelHeader, TensorInfo
 from okno.core.load import Load, head_sizes
 from okno.core.machine import Machine
-from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
+from okno.core.plan import MemoryPlan
 from okno.plan.memory import Anchored, ClosedForm, MemoryModel
-from okno.plan.memory_extras import draft_parts
+from okno.plan.memory_devices import split_layers
+from okno.plan.memory_extras import device_of, draft_parts
+from okno.plan.memory_parts import split_weights
 from okno.plan.prediction_head import n_heads
 
 FLOAT_BYTES = 4
 WEIGHTS = ("weights_bytes", "repacked_bytes", "mapped_bytes")
+_UNTIED = (TensorInfo("output.weight", "F32", (), 0),)  # the output layer is the model's
 
 
 class HeadMemory:
-    """memory_extras.DraftMemory of the head of `header`. with_head, without: the engine's dry runs
-    of the head's context on the model with it, and of the model alone; None: the closed form, whose
-    plans of the model hold the head's weights already."""
+    """memory_extras.DraftMemory of the head of `header`. context: the engine's dry run of the
+    head's context on the model with it; None: the closed form, whose plans of the model hold the
+    head's weights already."""
 
     def __init__(
-        self,
-        header: ModelHeader,
-        machine: Machine,
-        with_head: MemoryModel | None = None,
-        without: MemoryModel | None = None,
+        self, header: ModelHeader, machine: Machine, context: MemoryModel | None = None
     ) -> None:
-        self._header, alone = header, head_alone(header)
-        self._with_head, self._without = with_head, without
-        self._memory: MemoryModel = ClosedForm(alone, machine)
-        if with_head is not None:
-            self._memory = Anchored(alone, machine, self._told)
+        self._header, self._machine, self._alone = header, machine, head_alone(header)
+        self._counts_weights = context is not None
+        self._memory: MemoryModel = ClosedForm(self._alone, machine)
+        if context is not None:
+            told = context.memory
+            self._memory = Anchored(self._alone, machine, lambda load: _without_weights(told(load)))
 
     def __call__(self, load: Load) -> Mapping[str, int]:
         """Bytes by device, beside `load` of the model."""
         sizes = head_sizes(load)
         window = replace(load.window, kv_type="f16", step_tokens=sizes.n_batch)
         plan = self._memory.memory(replace(load, window=window, kv_unified=True, mmap=False))
-        if self._with_head is None:
-            plan = _without_weights(plan)
-        return Counter(draft_parts(plan)) + Counter(cpu=hidden_bytes(self._header, load))
+        found = Counter(draft_parts(_without_weights(plan)))
+        found["cpu"] += hidden_bytes(self._header, load)
+        return found + self._weights(load) if self._counts_weights else found
 
-    def _told(self, load: Load) -> MemoryPlan:
-        """By the engine: its weights are what the model has more with it."""
-        assert self._with_head is not None
-        assert self._without is not None
-        both = self._with_head.memory(load)
-        alone = {device.device: device.parts for device in self._without.memory(load).devices}
-        return replace(both, devices=tuple(_less(device, alone) for device in both.devices))
+    def _weights(self, load: Load) -> Counter[str]:
+        """Of the head's block, where the model's last layers are."""
+        header, block = self._header, self._header.n_layer - n_heads(self._header)
+        split = split_layers(header, self._machine, load)
+        device = device_of(f"blk.{block}.", split, header.n_layer)
+        own = tuple(t for t in self._alone.tensors if t.name.startswith("blk."))
+        on_cpu = device == "cpu"
+        part = replace(self._alone, tensors=(*own, *_UNTIED))
+        weights, on_device = split_weights(part, self._machine.cpu, 1 if on_cpu else 0)
+        stored = 0 if load.mmap else weights.stored_bytes
+        return Counter({device: stored + weights.repacked_bytes if on_cpu else on_device})
 
 
 def hidden_bytes(header: ModelHeader, load: Load) -> int:
@@ -77,13 +81,6 @@ def _is_part(tensor: TensorInfo, block: int) -> bool:
 
 def _moved(tensor: TensorInfo, block: int) -> TensorInfo:
     return replace(tensor, name=tensor.name.replace(f"blk.{block}.", "blk.0."))
-
-
-def _less(device: DeviceMemory, alone: Mapping[str, MemoryParts]) -> DeviceMemory:
-    """`device` with only those weights that are not in `alone`."""
-    base = alone.get(device.device, MemoryParts())
-    rest = {name: max(0, getattr(device.parts, name) - getattr(base, name)) for name in WEIGHTS}
-    return replace(device, parts=replace(device.parts, **rest))
 
 
 def _without_weights(plan: MemoryPlan) -> MemoryPlan:

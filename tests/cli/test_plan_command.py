@@ -197,8 +197,8 @@ def test_a_prediction_head_is_part_of_the_plan_unless_it_is_not_to_guess(capsys,
         [device] = json.loads(out)["asked"]["memory"]["devices"]
         return device["parts"]["draft_bytes"]
 
-    assert drafts() == drafts("--speculate", "mtp") > 0
-    assert drafts("--speculate", "lookup") == drafts("--speculate", "off") == 0
+    assert drafts() > 0
+    assert drafts("--speculate", "lookup") == 0
     code, _, err = outcome(capsys, "plan", "demo", "--speculate", "mtp")
     assert code == 2
     assert "no prediction head" in err

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from okno.core.load import Load
+from okno.core.machine import Device
 from okno.core.window import Window
 from okno.engines.dry_run import DryRun
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
-from okno.plan.memory_head import HeadMemory, hidden_bytes
+from okno.plan.memory import ClosedForm
+from okno.plan.memory_head import HeadMemory, head_alone, hidden_bytes
 from tests.conftest import MakeModel
 
 KIB = 1024
@@ -30,11 +33,28 @@ def test_without_the_engine_it_is_the_same_but_for_the_weights(
     header, machine = read_header(path), replace(this_machine(), devices=())
     weights = sum(t.n_bytes for t in header.tensors if t.name.startswith("blk.2."))
     closed = HeadMemory(header, machine)
-    with DryRun(path, header, head=True) as with_head, DryRun(path, header) as without:
-        told = HeadMemory(header, machine, with_head, without)
+    with DryRun(path, header, head=True) as context:
+        told = HeadMemory(header, machine, context)
         for at in (load(1, 512), load(4, 2048), load(16, 8192)):
             exact = told(at)["cpu"] - weights
             assert closed(at)["cpu"] == pytest.approx(exact, rel=0.1, abs=KIB * 128), at.window
+
+
+def test_its_weights_lie_with_the_last_layers(make_model: MakeModel) -> None:
+    header = read_header(make_model("glm-mtp-tiny"))
+    sizes = [t.n_bytes for t in header.tensors if t.name.startswith("blk.2.")]
+    weights = sum(-(-n_bytes // 32) * 32 for n_bytes in sizes)
+    gpu = Device("CUDA0", "cuda", "a card", 8 << 30, 8 << 30)
+    machine = replace(this_machine(), devices=(gpu,))
+    head = HeadMemory(header, machine, ClosedForm(head_alone(header), machine))
+    without = HeadMemory(header, machine)
+
+    def more(at: Load) -> dict[str, int]:
+        return dict(Counter(head(at)) - Counter(without(at)))
+
+    assert more(load(2, 512)) == {"cpu": weights}
+    assert more(replace(load(2, 512), mmap=True)) == {}
+    assert more(replace(load(2, 512), gpu_layers=-1)) == {"CUDA0": weights}
 
 
 def test_kept_states_are_bounded(make_model: MakeModel) -> None:
