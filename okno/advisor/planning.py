@@ -69,6 +69,8 @@ def make_plan(
     """
     quant = None if request.quant == AUTO else request.quant
     found = find(request.model, request.models_dir, quant, by_name=request.by_name)
+    if request.wanted is not None:
+        found = found.quantised_to(request.wanted)
     real = machine or this_machine()
     known = learnt(real, found.path, database)
     if not use_calibration:

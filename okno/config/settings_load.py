@@ -54,8 +54,8 @@ class LoadSettings(Part):
         bool,
         Flag(
             ("--load-in-4bit",), MODEL, "ask for 4-bit weights",
-            "Weights of 16 or 32 bits are quantised once (Q4_K_M or Q4_0, whichever is faster "
-            "here), and the result is kept. What is quantised already stays as it is.",
+            "Weights of 16 or 32 bits, and of 8, are quantised once (Q4_K_M or Q4_0, whichever is "
+            "faster here), and the result is kept. What has fewer bits already stays as it is.",
         ),
     ] = False  # fmt: skip
     lora: Annotated[

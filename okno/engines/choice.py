@@ -113,7 +113,10 @@ def _choose(
     chosen = replace(chosen, notes=(*chosen.notes, *notes_beside(options, draft)))
     if header.is_embedding_model:
         return Choice(chosen, RowLearner(), True, head, draft)
-    learner = StepLearner(planner.model(chosen.load), refinement, keeps=known is not None)
+    learner = StepLearner(
+        planner.model(chosen.load), refinement,
+        keeps=known is not None, fills=header.shares_prefixes and chosen.load.kv_unified,
+    )  # fmt: skip
     return Choice(chosen, learner, known is not None, head, draft)
 
 

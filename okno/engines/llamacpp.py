@@ -99,12 +99,16 @@ class LlamaCpp:
         self.execute_operations(step.operations)
         if not step.spans:
             return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
-        wanted = self._batch.fill(step.spans)
+        filler_seq = self.limits.filler_seq if step.filler else None
+        filler = 0 if filler_seq is None else step.filler
+        wanted = self._batch.fill(step.spans, filler, filler_seq or 0)
         status = lib.llama_decode(self._context, self._batch.struct)
         if status != 0:
             raise EngineBroken(f"llama_decode returned {status}: {' | '.join(recent_log(10))}")
         if self._head is not None:
             self._head.observe(step.spans, self._context)
+        if filler_seq is not None:
+            lib.llama_memory_seq_rm(self._memory, filler_seq, -1, -1)
         if wanted == 0:
             return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
         return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)
@@ -299,9 +303,11 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
     sizes = context_sizes(chosen.load, shares_prefixes=plain)
+    seq_ids = sizes.n_seq_max
+    fills = shares and seq_ids > window.batch_size
     return Limits(
         batch_size=window.batch_size,
-        seq_ids=sizes.n_seq_max,
+        seq_ids=seq_ids - fills,
         pool_cells=window.kv_pool_tokens,
         copies=shares,
         truncates=plain,
@@ -311,6 +317,7 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
         state_bytes=-(-sum(part.state_bytes for part in parts) // sizes.n_seq_max),
         outputs=sizes.n_outputs_max,
         walk_cells=WALK_CELLS if options.kv_unified and any(p.kv_bytes for p in parts) else 0,
+        filler_seq=seq_ids - 1 if fills else None,
     )
 
 

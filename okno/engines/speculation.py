@@ -62,8 +62,14 @@ class _Checked:
     right: int = 0
 
 
+def no_rows(_ahead: Ahead, _prompt_rows: int) -> int:
+    """Every row costs something."""
+    return 0
+
+
 class Speculation:
     """One for a loop, used by its thread. cost: of a step; None: learnt here, from the steps.
+    spare_rows: of the step ahead with so many rows of prompts, those that cost nothing.
     looks_up: guess from the sequences' own text. drafter: guesses at most draft_tokens at once."""
 
     def __init__(
@@ -71,6 +77,7 @@ class Speculation:
         window: Window,
         *,
         cost: StepCost | None = None,
+        spare_rows: Callable[[Ahead, int], int] = no_rows,
         looks_up: bool = True,
         drafter: Drafter | None = None,
         draft_tokens: int = LONGEST_GUESS,
@@ -80,6 +87,7 @@ class Speculation:
         self._window = window
         self._measured = RowCost()
         self._cost: StepCost = cost or self._measured
+        self._spare_rows = spare_rows
         self._account = Account()
         self._text = LookupSource() if looks_up else None
         self._model = DraftSource(drafter, draft_tokens, self._account, clock) if drafter else None
@@ -127,7 +135,9 @@ class Speculation:
         free = 0 if uncomputed else free
         if scheduler.limits.outputs is not None:
             free = min(free, scheduler.limits.outputs - len(live))
-        return Plain(ahead, rows - decodes, max(0, free))
+        free = max(0, free)
+        spare = min(free, self._spare_rows(ahead, rows - decodes)) if free else 0
+        return Plain(ahead, rows - decodes, free, spare)
 
     def _is_hopeless(self, plain: Plain) -> bool:
         """Not even guesses that are always right would pay beside so many rows."""
@@ -233,6 +243,7 @@ def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | Non
         return None
     return Speculation(
         engine.window,
+        spare_rows=lambda ahead, rows: engine.learner.spare_rows(ahead, rows),
         looks_up=options.speculate in ("auto", "lookup"),
         drafter=engine.drafter,
         draft_tokens=options.draft_tokens,

@@ -99,13 +99,16 @@ class Sampled:
 @dataclass(frozen=True, slots=True)
 class Step:
     """One engine call: first the operations, in order, then all spans in one batch. Without
-    spans there is nothing to do."""
+    spans there is nothing to do. filler: rows beside, in free cells, that only make the step
+    shorter; nothing of them stays."""
 
     operations: tuple[Operation, ...]
     spans: tuple[Span, ...]
+    filler: int = 0
 
     @property
     def rows(self) -> int:
+        """Of the spans."""
         return sum(len(span.tokens) for span in self.spans)
 
     @property
@@ -129,7 +132,8 @@ class Limits:
     sequences, each of cell_bytes per token and state_bytes beside. outputs: rows with logits in one
     step at most (never less than batch_size); None: as many as there are rows. walk_cells: every
     step walks the cells of all sequences up to the highest used one, in multiples of so many; 0:
-    each only its own."""
+    each only its own. filler_seq: an engine sequence beyond seq_ids for Step.filler; None: there
+    can be none."""
 
     batch_size: int
     seq_ids: int
@@ -142,6 +146,7 @@ class Limits:
     state_bytes: int = 0
     outputs: int | None = None
     walk_cells: int = 0
+    filler_seq: int | None = None
     slides: bool = False
 
     @property
