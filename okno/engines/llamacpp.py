@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 import msgspec
@@ -68,7 +69,7 @@ class LlamaCpp:
         self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
         self._model = LlamaModel(options, on_progress, with_head=self._has_head)
         self._adapters = Adapters(self._model, options.adapters)
-        self.vocab = vocabulary_of_model(self._model.pointer)
+        self.vocab = vocabulary_of_model(self._model.pointer, Path(options.model_path))
         self.chat_template = self._model.chat_template
         self.adds_bos = self.vocab.adds_bos
         self.limits = _limits(self._model, chosen, options)
