@@ -33,7 +33,7 @@ EPILOG = (
 )
 SETTINGS = (
     "models_dir", *BITS_SETTINGS.values(), *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention",
-    "step_tokens", "lora", "draft", "swap_space",
+    "step_tokens", "lora", "draft", "speculate", "swap_space",
 )  # fmt: skip
 GOAL = "Goal"
 
@@ -153,8 +153,10 @@ def _beside(settings: ServeSettings) -> Beside:
 
     swap_bytes = int((settings.swap_space or 0) * GIB)
     if not asked:
-        return Beside(draft=settings.draft or "", swap_bytes=swap_bytes)
-    return Beside(adapters, settings.draft or "", swap_bytes)
+        return Beside(
+            draft=settings.draft or "", swap_bytes=swap_bytes, speculate=settings.speculate
+        )
+    return Beside(adapters, settings.draft or "", swap_bytes, settings.speculate)
 
 
 def _calibrate(whatif: Overrides, *, as_json: bool) -> None:

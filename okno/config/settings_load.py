@@ -186,12 +186,13 @@ class LoadSettings(Part):
     ] = None  # fmt: skip
 
     speculate: Annotated[
-        Literal["auto", "lookup", "draft", "off"],
+        Literal["auto", "lookup", "draft", "mtp", "off"],
         Flag(
             ("--speculate",), ENGINE, "who guesses next tokens, to compute several in one step",
-            "lookup: the sequence's own text; draft: the model of --draft; auto: both. Guesses are "
+            "lookup: the sequence's own text; draft: the model of --draft; mtp: the model's own "
+            "prediction head; auto: lookup and one of the others, where there is one. Guesses are "
             "checked only where that makes tokens come faster, and change no answer.",
-            metavar="auto|lookup|draft|off",
+            metavar="auto|lookup|draft|mtp|off",
         ),
     ] = "auto"  # fmt: skip
     draft: Annotated[
@@ -207,7 +208,8 @@ class LoadSettings(Part):
         int,
         Field(ge=1, le=64),
         Flag(
-            ("--draft-tokens",), ENGINE, "most tokens the draft model guesses at once", metavar="N",
+            ("--draft-tokens",), ENGINE,
+            "most tokens the draft model or prediction head guesses at once", metavar="N",
             also=("--draft-max", "--draft-n", "--num-speculative-tokens"),
         ),
     ] = 8  # fmt: skip

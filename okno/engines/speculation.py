@@ -1,9 +1,9 @@
 """Speculation in the loop: who guesses next tokens, how many are checked, what was right.
 
 `propose` comes before the scheduler, `learn` after the step. Guesses come from a sequence's own
-text (schedule/lookup_source.py) or from a draft model (draft_source.py); how many are checked
-decides schedule/drafting.py. The answer is the same with and without: a guess is kept only where
-sampling agrees with it (Task.sample).
+text (schedule/lookup_source.py), from a draft model or the model's own prediction head
+(draft_source.py); how many are checked decides schedule/drafting.py. The answer is the same with
+and without: a guess is kept only where sampling agrees with it (Task.sample).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Speculation:
         if self._text is not None:
             self._text.guesses = {}
         decoding = [sequence for sequence in scheduler.live.values() if sequence.decoding]
-        if not decoding or not scheduler.limits.truncates:
+        if not decoding or not scheduler.limits.takes_back:
             return {}
         plain = self._plain(scheduler, ahead, prompt_rows)
         if self._is_hopeless(plain):
@@ -239,12 +239,12 @@ class Speculation:
 
 def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | None:
     """As the options ask; None: off, or the model cannot take a token back."""
-    if options.speculate == "off" or not engine.limits.truncates:
+    if options.speculate == "off" or not engine.limits.takes_back:
         return None
     return Speculation(
         engine.window,
         spare_rows=lambda ahead, rows: engine.learner.spare_rows(ahead, rows),
-        looks_up=options.speculate != "draft",
+        looks_up=options.speculate in ("auto", "lookup"),
         drafter=engine.drafter,
         draft_tokens=options.draft_tokens,
     )

@@ -88,7 +88,7 @@ class Scheduler:
         """The next step, of at most `row_budget` rows (never less than one per decoding sequence,
         however small the budget), of which prompt pieces take at most what prompt_rows says to
         the step ahead. drafts: guessed next tokens of decoding sequences; they run in rows and
-        cells that are free anyway, if sequences can be cut back."""
+        cells that are free anyway, if they can be taken back."""
         self._admit()
         decoding = [s for s in self.live.values() if s.decoding]
         mixed = len(decoding) < len(self.live)
@@ -98,7 +98,7 @@ class Scheduler:
         if prompt_rows is not None and ahead is not None and ahead.prompt_tokens:
             left = min(left, prompt_rows(ahead))
         prompts = self._prompt_spans(left, must=not decodes) if mixed else []
-        if drafts and self.limits.truncates:
+        if drafts and self.limits.takes_back:
             free = self._free_rows(row_budget, [*decodes, *prompts])
             decodes = self._with_drafts(decodes, drafts, free)
         if not decodes and not prompts:

@@ -207,6 +207,23 @@ def test_a_draft_model_and_swap_space_are_part_of_the_plan(capsys):
     assert more == with_draft["draft_bytes"] + GIB // 2
 
 
+def test_a_prediction_head_is_part_of_the_plan_unless_it_is_not_to_guess(capsys, make_model):
+    path = str(make_model("glm-mtp-tiny"))
+
+    def drafts(*args: str) -> int:
+        window = ("--batch-size", "2", "--ctx", "512")
+        code, out, _ = outcome(capsys, "plan", path, *window, "--json", *args)
+        assert code == 0
+        [device] = json.loads(out)["asked"]["memory"]["devices"]
+        return device["parts"]["draft_bytes"]
+
+    assert drafts() > 0
+    assert drafts("--speculate", "lookup") == 0
+    code, _, err = outcome(capsys, "plan", "demo", "--speculate", "mtp")
+    assert code == 2
+    assert "no prediction head" in err
+
+
 def test_adapters_are_part_of_the_plan_converted_or_not(capsys, tmp_path):
     demo = demo_model().path
     factors = random_factors(demo)
