@@ -61,9 +61,9 @@ class Batch:
         self.struct.n_tokens = at
         return wanted
 
-    def want_all(self) -> None:
-        """Every row gives an output (embeddings)."""
-        self._logits[: self.struct.n_tokens] = 1
+    def want_all(self, filler: int = 0) -> None:
+        """Every row gives an output (embeddings), but for the last `filler` ones."""
+        self._logits[: self.struct.n_tokens - filler] = 1
 
 
 def float_rows(pointer: Any, rows: int, width: int) -> NDArray[np.float32]:

@@ -71,6 +71,13 @@ class SpeedModel:
             batch_of(parts, parked_cells), len(rows) if outputs is None else outputs
         )
 
+    def served_s(
+        self, rows: Sequence[int], depths: Sequence[int], outputs: int, *, parked_cells: int = 0
+    ) -> float:
+        """`step_s` of the step as it is served: filled up where that makes it shorter."""
+        parts = [Part(1, n, depth) for n, depth in zip(rows, depths, strict=True)]
+        return self.batch_s(self.filled(batch_of(parts, parked_cells)), outputs)
+
     def batch_s(self, batch: Batch, outputs: int) -> float:
         """`step_s` of a prepared batch."""
         products = self._at(self._products, batch.n_rows)
