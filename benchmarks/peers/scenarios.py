@@ -72,8 +72,6 @@ async def stall(scene: Scene) -> Figures:
         gaps = [gap for stream in streams for gap in stream.gaps_s(began, first_s)]
     finally:
         await asyncio.gather(*(stream.stop() for stream in streams))
-    if not gaps:
-        raise ScenarioFailed("the streams ended before the prompt had its first text")
     return {
         "gap": max(gaps),
         "ttft": _ttft(arrival.ttft_s),
@@ -186,10 +184,10 @@ def _ttft(seconds: float | None) -> float:
     return seconds
 
 
-MANY = Window(16, 2048)
+MANY, FOUR, ONE = Window(16, 2048), Window(4, 2048), Window(1, 2048)
 RATE = {"rate": Figure("tok/s in all", "tok/s", "more")}
 SCENARIOS = (
-    Scenario("stall", "3 streams decode, a 1,900-token prompt arrives", MANY, {
+    Scenario("stall", "3 streams decode, a 1,900-token prompt arrives", FOUR, {
         "gap": Figure("worst gap of the streams", "s", "less"),
         "ttft": Figure("TTFT of the arrival", "s", "less"),
         "alone": Figure("TTFT of such a prompt alone", "s", "less"),
@@ -198,7 +196,7 @@ SCENARIOS = (
         "all_first": Figure("until all first texts", "s", "less"),
     }, one_prefix),
     Scenario("streams-16", "16 streams, short prompts", MANY, RATE, streams(16)),
-    Scenario("one", "one stream", MANY, {"rate": Figure("decode", "tok/s", "more")}, one_stream),
+    Scenario("one", "one stream", ONE, {"rate": Figure("decode", "tok/s", "more")}, one_stream),
     Scenario("mixed", "0.5 arrivals/s, 80 % 40-token, 20 % 800-token prompts", MANY, {
         "goodput": Figure("goodput (TTFT <= 5 s, ITL p90 <= 0.35 s)", "requests/s", "more"),
         "ttft": Figure("TTFT p99", "s", "less"),

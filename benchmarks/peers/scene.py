@@ -70,7 +70,7 @@ class Stream:
     def __init__(self, scene: Scene, request: LoadRequest) -> None:
         self.times_s: list[float] = []
         self._begun = asyncio.Event()
-        self._task = asyncio.create_task(
+        self.task = asyncio.create_task(
             ask(scene.target, request, time.perf_counter, on_text=self._note,
                 timeout_s=REQUEST_TIMEOUT_S)
         )  # fmt: skip
@@ -84,26 +84,27 @@ class Stream:
         """Wait for its first texts. Raises ScenarioFailed when they do not come."""
         waiting = asyncio.create_task(self._begun.wait())
         await asyncio.wait(
-            {waiting, self._task}, timeout=BEGIN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            {waiting, self.task}, timeout=BEGIN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
         )
         waiting.cancel()
         if self._begun.is_set():
             return
-        if self._task.done():
-            whole(self._task.result())
+        if self.task.done():
+            whole(self.task.result())
         raise ScenarioFailed("a stream did not begin beside the others")
 
     def gaps_s(self, since_s: float, until_s: float) -> list[float]:
-        """Seconds between texts that overlap since_s..until_s; what has not ended counts up to
-        until_s."""
-        times = [*self.times_s] if self._task.done() else [*self.times_s, until_s]
-        pairs = pairwise(times)
+        """Seconds between texts that overlap since_s..until_s; the last one counts up to until_s.
+        Raises ScenarioFailed for a stream that ended before until_s: its gaps tell too little."""
+        if self.task.done() and self.times_s[-1] < until_s:
+            raise ScenarioFailed("a stream ended before the prompt had its first text")
+        pairs = pairwise([*self.times_s, until_s])
         return [b - a for a, b in pairs if b > since_s and a < until_s]
 
     async def stop(self) -> None:
         """Leave it where it is."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
 
 
 async def measured_scene(

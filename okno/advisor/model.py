@@ -10,6 +10,7 @@ from okno.advisor.report import Subject
 from okno.core.errors import ModelNotFound, OknoError
 from okno.core.header import ModelHeader
 from okno.inspect.catalog import CatalogModel, candidates_in_catalog, find_in_catalog
+from okno.inspect.fewer_bits import is_quantised_to
 from okno.inspect.header import header_of_catalog, read_header
 from okno.inspect.listing import Checkpoint
 from okno.inspect.models import find_by_name, find_local, models_folder
@@ -47,6 +48,13 @@ class Found:
         if is_own:
             return self
         return Found(header, self.where, None, self.entry, is_estimated=True)
+
+    def quantised_to(self, file_type: str) -> Found:
+        """As loading it with --load-in-8bit or --load-in-4bit makes it; a model of the catalog, of
+        which no file is known, as a checkpoint of it would become."""
+        if self.is_estimated or is_quantised_to(self.header.file_type, file_type):
+            return self.stored_as(file_type)
+        return self
 
 
 def find(

@@ -69,6 +69,8 @@ def make_plan(
     """
     quant = None if request.quant == AUTO else request.quant
     found = find(request.model, request.models_dir, quant, by_name=request.by_name)
+    if request.wanted is not None:
+        found = found.quantised_to(request.wanted)
     real = machine or this_machine()
     known = learnt(real, found.path, database)
     if not use_calibration:
@@ -76,8 +78,9 @@ def make_plan(
     place = place_of(real, request.overrides, known, request.template.gpu_layers)
     goal = _with_depth(request.goal, known.depth)
     with extras_of(
-        request.beside, found.header, place, request.models_dir, dry_run=request.dry_run
-    ) as extras:
+        request.beside, found.header, found.path, place, request.models_dir,
+        dry_run=request.dry_run,
+    ) as extras:  # fmt: skip
         case = _Case(found, place, request, goal, extras)
         if found.quants and (request.quant == AUTO or goal.prefer == "quality"):
             case = _finest(case)
@@ -124,6 +127,10 @@ def _report(case: _Case, engine: EngineFirst) -> PlanReport:
     memory = case.with_extras(engine)
     plan = _plan(case, memory)
     asked = _asked(plan)
+    is_short = not fits(asked.memory) if asked is not None else plan.pick is None
+    if is_short and case.extras.spares_draft:
+        extras = replace(case.extras, draft=None, spares_draft=False)
+        return _report(replace(case, extras=extras), engine)
     instead = None
     if asked is not None and not fits(asked.memory):
         free = replace(case, goal=replace(case.goal, batch_size=None, ctx=None))
@@ -213,7 +220,7 @@ def _notes(case: _Case, memory: EngineFirst) -> Iterator[str]:
             "store it."
         )
     if case.extras.draft or case.extras.adapters:
-        yield "Speeds are those of the model alone, without its draft model or adapters."
+        yield "Speeds are those of the model alone, without adapters and guessed tokens."
     for trouble in memory.trouble:
         yield f"The engine here could not answer for this model ({trouble})."
     yield from case.place.learnt.notes

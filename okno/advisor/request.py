@@ -29,13 +29,15 @@ Word = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """A question to the planner. quant: another number format of the model than its file's.
+    """A question to the planner. quant: another number format of the model than its file's; wanted:
+    the same, but only for weights that are quantised to it (okno/inspect/fewer_bits.py).
     template: what of the load is not searched. dry_run: ask the engine where it can answer.
     by_name: the model is a name, never a path or an address. beside: what else is loaded."""
 
     model: str
     models_dir: Path | None = None
     quant: str | None = None
+    wanted: str | None = None
     goal: Goal = field(default_factory=Goal)
     overrides: Overrides = field(default_factory=Overrides)
     template: Load = LOAD
@@ -81,8 +83,8 @@ def plan_request(
 ) -> PlanRequest:  # fmt: skip
     """`words` as a request. Raises BadSetting."""
     return PlanRequest(
-        words.model, models_dir, words.quant, goal_of(words), overrides, template, by_name=by_name,
-        beside=beside or Beside(),
+        words.model, models_dir, words.quant, None, goal_of(words), overrides, template,
+        by_name=by_name, beside=beside or Beside(),
     )  # fmt: skip
 
 

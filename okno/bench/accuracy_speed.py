@@ -6,6 +6,7 @@ against the real scheduler on simulated time. The calibration is made first, in 
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from okno.engines.process import worker_environment
 from okno.inspect.header import read_header
 from okno.plan.simulate import Arrival, simulate
 from okno.plan.speed import Planner
+from okno.plan.speed_attention import Part, batch_of
 from okno.schedule.step import Limits
 
 OUT = Path("docs/benchmarks/plan-accuracy-speed.md")
@@ -127,7 +129,7 @@ def _cases(
         write_gguf(model.shape, path, model.file_type)
     try:
         planner = Planner(read_header(path), calibration)
-        for measured in _measured(path, job):
+        for measured in _measured(path, _as_served(model, planner, job, calibration)):
             if isinstance(measured, Decode):
                 yield _decode_case(model, planner, measured)
             else:
@@ -135,6 +137,16 @@ def _cases(
     finally:
         if ours and not keep:
             path.unlink(missing_ok=True)
+
+
+def _as_served(model: Model, planner: Planner, job: Job, calibration: Calibration) -> Job:
+    """`job` with what a worker that knows the calibration does."""
+    filler = []
+    for batch, fill in itertools.product(job.batches, job.fills):
+        step = batch_of([Part(batch, 1, fill)])
+        more = planner.model(model.load(batch, fill + 1)).filled(step).n_rows - batch
+        filler += [(batch, fill, more)] if more else []
+    return msgspec.structs.replace(job, filler=tuple(filler), calibration=calibration.to_json())
 
 
 def _decode_case(model: Model, planner: Planner, measured: Decode) -> DecodeCase:
@@ -152,7 +164,7 @@ def _first_cases(model: Model, planner: Planner, measured: First) -> Iterator[Fi
     limits = Limits(count, count, count * ctx)
     arrivals = [Arrival(0.0, prompt, SIMULATED_NEW_TOKENS) for _ in range(count)]
     load = model.load(count, ctx)
-    outcomes = simulate(arrivals, limits, planner.model(load).step_s)
+    outcomes = simulate(arrivals, limits, planner.model(load).served_s)
     plan = planner.predict(load, fill_tokens=1, prompt_tokens=prompt)
     figure = plan.ttft_loaded_s
     for number, (outcome, seconds) in enumerate(zip(outcomes, measured.seconds, strict=True)):

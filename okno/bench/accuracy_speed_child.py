@@ -36,7 +36,8 @@ NEW_TOKENS = 24
 
 class Job(msgspec.Struct, frozen=True):
     """fills: multiples of 256. prompts: (requests at once, tokens each). repeats: of a decode
-    step."""
+    step. filler: rows that nobody needs in a step in which (batch, fill) decode, as the predictions
+    have them. calibration: as a worker gets it."""
 
     threads: int
     batches: tuple[int, ...]
@@ -46,6 +47,8 @@ class Job(msgspec.Struct, frozen=True):
     most_cells: int = 65_536
     kv_type: KVType = "f16"
     flash: FlashAttention = "on"
+    filler: tuple[tuple[int, int, int], ...] = ()
+    calibration: dict[str, object] | None = None
 
 
 class Decode(msgspec.Struct, tag="decode"):
@@ -77,6 +80,7 @@ def _decodes(path: Path, job: Job) -> Iterator[Decode]:
         return
     cells = max(b * f for b, f in cases) + 2 * FILL_CELLS
     n_seq = max(job.batches) + 1
+    more = {(batch, fill): rows for batch, fill, rows in job.filler}
     opened = open_block(
         path, job.threads, cells=cells, n_seq=n_seq, kv_type=job.kv_type, flash=job.flash
     )
@@ -88,16 +92,17 @@ def _decodes(path: Path, job: Job) -> Iterator[Decode]:
                 for seq in range(filled, batch):
                     engine.fill(seq, fill, n_seq - 1)
                 filled = batch
-                yield Decode(batch, fill, _steps(engine, batch, job.repeats))
+                filler = Rows(n_seq - 1, more.get((batch, fill), 0), 0)
+                yield Decode(batch, fill, _steps(engine, batch, job.repeats, filler))
 
 
-def _steps(engine: BlockEngine, batch: int, repeats: int) -> list[float]:
+def _steps(engine: BlockEngine, batch: int, repeats: int, filler: Rows) -> list[float]:
     rows = [Rows(seq, 1, FILL_CELLS) for seq in range(batch)]
     n_vocab = engine.logits(1).shape[1]
     samplers = [Sampler(Sampling(), seed=seq, n_vocab=n_vocab) for seq in range(batch)]
     seconds = []
     for _ in range(WARM_STEPS + repeats):
-        taken = engine.step_s(rows)
+        taken = engine.step_s(rows, filler=filler)
         began = time.perf_counter()
         asks = [Ask(at, sampler) for at, sampler in enumerate(samplers)]
         for sampler, answer in zip(samplers, sample_all(engine.logits(batch), asks), strict=True):
@@ -113,7 +118,7 @@ def _firsts(path: Path, job: Job) -> Iterator[First]:
     ctx = -(-(longest + NEW_TOKENS + 1) // FILL_CELLS) * FILL_CELLS
     options = WorkerOptions(
         model_path=str(path), name=path.stem, batch_size=most, ctx=ctx, threads=job.threads,
-        kv_type=job.kv_type, flash_attention=job.flash,
+        kv_type=job.kv_type, flash_attention=job.flash, calibration=job.calibration,
     )  # fmt: skip
     engine = LlamaCpp(options, lambda _: None)
     for count, tokens in job.prompts:

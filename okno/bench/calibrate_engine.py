@@ -45,18 +45,24 @@ class BlockEngine:
         self._batch = Batch(MOST_ROWS)
         self._filling: ctypes.Array[ctypes.c_uint8] | None = None
 
-    def step_s(self, rows: Sequence[Rows], *, keep: bool = False) -> float:
+    def step_s(
+        self, rows: Sequence[Rows], *, keep: bool = False, filler: Rows | None = None
+    ) -> float:
         """Seconds of one decode call with logits for all rows: without, the last layer would
         compute no more of them than their keys and values. keep: its cells stay, else they are
-        forgotten again."""
-        self._batch.fill([_span(r) for r in rows])
-        self._batch.want_all()
+        forgotten again. filler: as in schedule.step.Step, in an empty sequence, forgotten in any
+        case and without logits."""
+        count, seq = (filler.count, filler.seq) if filler else (0, 0)
+        self._batch.fill([_span(r) for r in rows], count, seq)
+        self._batch.want_all(count)
         began = time.perf_counter()
         code = lib.llama_decode(self._context, self._batch.struct)
         lib.llama_synchronize(self._context)
         seconds = time.perf_counter() - began
         if code != 0:
             raise RuntimeError(f"llama_decode returned {code}: {' | '.join(recent_log(5))}")
+        if count:
+            lib.llama_memory_seq_rm(self._memory, seq, -1, -1)
         if not keep:
             for r in rows:
                 lib.llama_memory_seq_rm(self._memory, r.seq, r.depth, -1)

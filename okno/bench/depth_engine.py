@@ -6,6 +6,7 @@ Only the child process imports this (depth_child.py); okno's server never loads 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
@@ -47,7 +48,7 @@ class DepthModel:
             )
         self.name = name
         self.model = model
-        self.vocab = vocabulary_of_model(model.pointer)
+        self.vocab = vocabulary_of_model(model.pointer, Path(path))
         self.job = job
         self.threads = RawOptions(threads=job.threads).n_threads(model.size_bytes)
         self.rows = max(MIN_ROWS, min(MAX_ROWS, LOGITS_BYTES // (4 * self.vocab.n_tokens)))

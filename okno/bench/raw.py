@@ -34,7 +34,8 @@ class RawOptions:
     """What the engine is loaded with. ctx: tokens of one sequence, never divided by n_seq.
 
     threads None: as okno chooses them. step_tokens: rows of one decode call, and of a micro-batch.
-    kv_f32: keys and values in 32 bits, as references compute them.
+    kv_f32: keys and values in 32 bits, as references compute them. repack: quantised matrices in
+    the order that the fastest kernels want.
     """
 
     ctx: int = 2048
@@ -47,6 +48,7 @@ class RawOptions:
     gpu_layers: int = DEFAULTS.gpu_layers
     embeddings: bool = False
     kv_f32: bool = False
+    repack: bool = True
 
     def n_threads(self, model_bytes: int) -> int:
         """Threads for a model of this size (engines/llamacpp.py has the reason for one)."""
@@ -153,6 +155,7 @@ def open_raw(path: Path, options: RawOptions | None = None) -> Iterator[RawEngin
 def _model_params(options: RawOptions) -> lib.llama_model_params:
     params = lib.llama_model_default_params()
     params.n_gpu_layers = options.gpu_layers
+    params.use_extra_bufts = options.repack
     params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.mmap else lib.LLAMA_LOAD_MODE_NONE
     return params
 

@@ -93,7 +93,9 @@ def _header(shape: Shape, file_type: FileType) -> gguf.GGUFWriter:
 def _sizes(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_context_length(shape.ctx_train)
     writer.add_embedding_length(shape.n_embd)
-    writer.add_block_count(shape.n_layer)
+    writer.add_block_count(shape.n_layer + shape.mtp_layers)
+    if shape.mtp_layers:
+        writer.add_nextn_predict_layers(shape.mtp_layers)
     writer.add_feed_forward_length(shape.n_ff)
     writer.add_vocab_size(shape.n_vocab)
     if shape.architecture != "bert":
@@ -143,7 +145,7 @@ def _experts(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_expert_count(shape.n_expert)
     writer.add_expert_used_count(shape.n_expert_used)
     writer.add_expert_feed_forward_length(shape.n_ff_expert)
-    if shape.kv_lora:
+    if shape.shared_experts:
         writer.add_leading_dense_block_count(shape.dense_layers)
         writer.add_expert_shared_count(shape.shared_experts)
 

@@ -9,7 +9,7 @@ from typing import Literal
 Fill = Literal["normal", "ones", "zeros", "decay", "time_step"]
 Architecture = Literal[
     "llama", "qwen3", "gemma3", "mamba2", "bert", "phi3", "qwen3moe", "gpt-oss", "deepseek2",
-    "granitehybrid", "lfm2",
+    "granitehybrid", "lfm2", "glm4moe",
 ]  # fmt: skip
 
 
@@ -22,7 +22,9 @@ class Shape:
     convolution (mamba2, granitehybrid; lfm2 has the convolution alone). attention_layers: in a
     hybrid, the layers with attention; all others are recurrent. n_ff_expert: width of one expert;
     dense_layers: leading layers without experts; shared_experts: experts every token uses.
-    q_lora, kv_lora, rope_dim, v_head_dim: latent attention (deepseek2).
+    q_lora, kv_lora, rope_dim, v_head_dim: latent attention (deepseek2). mtp_layers: blocks after
+    the n_layer of the model that predict the token after the next (glm4moe,
+    deepseek2).
     """
 
     name: str
@@ -51,6 +53,7 @@ class Shape:
     kv_lora: int = 0
     rope_dim: int = 0
     v_head_dim: int = 0
+    mtp_layers: int = 0
 
     @property
     def n_inner(self) -> int:
@@ -193,7 +196,8 @@ def _gpt_oss(s: Shape) -> Iterator[Tensor]:
 
 def _deepseek2(s: Shape) -> Iterator[Tensor]:
     yield from _head(s)
-    for i, block in enumerate(_blocks(s)):
+    for i in range(s.n_layer + s.mtp_layers):
+        block = f"blk.{i}"
         yield _vector(f"{block}.attn_norm.weight", s.n_embd)
         yield from _latent_attention(s, block)
         yield _vector(f"{block}.ffn_norm.weight", s.n_embd)
@@ -201,10 +205,41 @@ def _deepseek2(s: Shape) -> Iterator[Tensor]:
             yield from _feed_forward(s, block)
         else:
             yield from _experts(s, block)
-            wide = s.n_ff_expert * s.shared_experts
-            yield Tensor(f"{block}.ffn_gate_shexp.weight", wide, s.n_embd)
-            yield Tensor(f"{block}.ffn_up_shexp.weight", wide, s.n_embd)
-            yield Tensor(f"{block}.ffn_down_shexp.weight", s.n_embd, wide)
+            yield from _shared_expert(s, block)
+        if i >= s.n_layer:
+            yield from _prediction(s, block)
+
+
+def _shared_expert(s: Shape, block: str) -> Iterator[Tensor]:
+    wide = s.n_ff_expert * s.shared_experts
+    yield Tensor(f"{block}.ffn_gate_shexp.weight", wide, s.n_embd)
+    yield Tensor(f"{block}.ffn_up_shexp.weight", wide, s.n_embd)
+    yield Tensor(f"{block}.ffn_down_shexp.weight", s.n_embd, wide)
+
+
+def _glm4moe(s: Shape) -> Iterator[Tensor]:
+    """Prediction layers are blocks with experts after the others, and the projection of token and
+    hidden state before them."""
+    yield from _head(s)
+    for i in range(s.n_layer + s.mtp_layers):
+        block = f"blk.{i}"
+        yield _vector(f"{block}.attn_norm.weight", s.n_embd)
+        yield from _attention(s, block)
+        yield _vector(f"{block}.post_attention_norm.weight", s.n_embd)
+        if i < s.dense_layers:
+            yield from _feed_forward(s, block)
+        else:
+            yield from _experts(s, block)
+            yield _vector(f"{block}.exp_probs_b.bias", s.n_expert, "zeros")
+            yield from _shared_expert(s, block)
+        if i >= s.n_layer:
+            yield from _prediction(s, block)
+
+
+def _prediction(s: Shape, block: str) -> Iterator[Tensor]:
+    yield Tensor(f"{block}.nextn.eh_proj.weight", s.n_embd, 2 * s.n_embd)
+    for norm in ("enorm", "hnorm", "shared_head_norm"):
+        yield _vector(f"{block}.nextn.{norm}.weight", s.n_embd)
 
 
 def _latent_attention(s: Shape, block: str) -> Iterator[Tensor]:
@@ -314,4 +349,5 @@ _BY_ARCHITECTURE: dict[str, Callable[[Shape], Iterator[Tensor]]] = {
     "deepseek2": _deepseek2,
     "granitehybrid": _granite_hybrid,
     "lfm2": _lfm2,
+    "glm4moe": _glm4moe,
 }

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from okno.cli.obtaining import remark, wants_of
+from okno.cli.obtaining import BITS_SETTINGS, about_bits, remark, wants_of
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.progress import working
 from okno.cli.text import size
 from okno.config.load import load
+from okno.core.commands import quoted
 from okno.core.errors import BadSetting, ModelUnusable
 from okno.core.paths import expanded
 from okno.inspect.listing import Checkpoint
@@ -25,7 +26,7 @@ EPILOG = (
 )
 
 
-@with_settings("models_dir", "load_in_8bit", "load_in_4bit", "config")
+@with_settings("models_dir", *BITS_SETTINGS.values(), "config")
 def convert(
     given: GivenFlags,
     model: Annotated[
@@ -38,14 +39,17 @@ def convert(
     ] = None,
 ) -> None:
     """Convert a checkpoint (safetensors, GPTQ, AWQ) to a GGUF file."""
+    from okno.convert.obtain import wants_gained
     from okno.convert.ready import convert as written
     from okno.convert.ready import engine_ready
 
-    settings = load(given, os.environ).settings
+    loaded = load(given, os.environ)
+    settings = loaded.settings
     found = find_local(model, models_folder(settings.models_dir))
     if not isinstance(found, Checkpoint):
         raise ModelUnusable(f"{found.path} is a GGUF file already; it can be served as it is.")
     wants = wants_of(settings)
+    wants = wants_gained(found, wants, about_bits(loaded, wants, remark))
     with working() as progress:
         if out is None:
             made = engine_ready(found.path, wants, progress, remark)
@@ -56,7 +60,7 @@ def convert(
             for note in result.notes:
                 remark(note)
     typer.echo(path)
-    remark(f"{size(n_bytes)}; `okno serve --model {path}` serves it.")
+    remark(f"{size(n_bytes)}; `okno serve --model {quoted(path)}` serves it.")
 
 
 def _checked(out: Path) -> Path:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from okno.cli.keeping import kept, remark
-from okno.cli.obtaining import obtained
+from okno.cli.obtaining import BITS_SETTINGS, about_bits, obtained, wants_of
+from okno.cli.obtaining import remark as say
 from okno.cli.options import GivenFlags, with_settings
 from okno.config.load import load
 from okno.core.errors import BadSetting
@@ -27,7 +28,9 @@ EPILOG = (
     "Under a window of N tokens the text is cut as a chat server cuts it: when the window is full "
     "its oldest quarter is dropped and the rest computed anew. docs/depth.md explains every figure."
 )
-SETTINGS = ("models_dir", "threads", "gpu_layers", "mmap", "flash_attention")
+SETTINGS = (
+    "models_dir", *BITS_SETTINGS.values(), "threads", "gpu_layers", "mmap", "flash_attention",
+)  # fmt: skip
 COMPARED: tuple[KVType, ...] = ("bf16", "q8_0", "q4_0")
 
 
@@ -80,8 +83,10 @@ def depth(
     from okno.bench.depth_plot import check_plot_path
     from okno.bench.depth_text import text_for
 
-    settings = load(given, os.environ).settings
-    found = obtained(model, settings)
+    loaded = load(given, os.environ)
+    settings = loaded.settings
+    wants = wants_of(settings)
+    found = obtained(model, settings, wants, about_bits(loaded, wants, say))
     other = obtained(reference, settings) if reference else None
     if plot is not None:
         check_plot_path(plot)

@@ -64,7 +64,7 @@ def draft_path(settings: ServeSettings) -> str:
                 "--speculate draft needs a draft model: give --draft NAME, or --speculate lookup."
             )
         return ""
-    if settings.speculate in ("lookup", "off"):
+    if settings.speculate in ("lookup", "mtp", "off"):
         raise BadSetting(
             f"--draft {settings.draft} and --speculate {settings.speculate} contradict each other: "
             "the draft model would be loaded for nothing. Leave one of them out."

@@ -16,6 +16,7 @@ from okno.cli.text import size
 from okno.config.load import load
 from okno.core.errors import OknoError
 from okno.core.header import ModelHeader
+from okno.inspect.adapter_kind import is_adapter
 from okno.inspect.header import read_header
 from okno.inspect.hub_cache import interrupted, list_hub
 from okno.inspect.hub_home import hub_cache
@@ -25,16 +26,26 @@ from okno.inspect.models import demo_model, models_folder
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A model and where it is: `okno` (it ships), `folder`, `hub`, `converted` (okno made it)."""
+    """A model, or an adapter, and where it is: `okno` (it ships), `folder`, `hub`, `converted`
+    (okno made it)."""
 
     model: LocalModel | Checkpoint
     place: str
     header: ModelHeader | None
     problem: str | None
+    is_adapter: bool = False
+
+    @property
+    def format(self) -> str:
+        if self.is_adapter:
+            return "LoRA"
+        return self.model.format if isinstance(self.model, Checkpoint) else "GGUF"
 
     @property
     def kind(self) -> str:
         """`llama 8.0 B Q4_K_M, ctx 8,192`"""
+        if self.is_adapter:
+            return "LoRA adapter, for --lora"
         if self.header is None:
             return "cannot be read"
         sizes = f"{parameters(self.header.n_params)} {self.header.file_type}"
@@ -80,6 +91,8 @@ def _rows(folder: Path) -> Iterator[Row]:
 
 def _row(model: LocalModel | Checkpoint, place: str) -> Row:
     """What its header says, or what is wrong with it."""
+    if is_adapter(model):
+        return Row(model, place, None, None, is_adapter=True)
     try:
         return Row(model, place, read_header(model.path), None)
     except OknoError as error:
@@ -109,8 +122,10 @@ def _as_json(row: Row) -> dict[str, str | int | None]:
         "size_bytes": row.model.size_bytes,
         "path": str(row.model.path),
         "place": row.place,
-        "format": row.model.format if isinstance(row.model, Checkpoint) else "GGUF",
+        "format": row.format,
     }
+    if row.is_adapter:
+        return known
     if row.header is None:
         return known | {"problem": row.problem}
     return known | {

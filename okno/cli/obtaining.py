@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from okno.cli.progress import working
 from okno.cli.text import for_stderr
+from okno.config.load import Loaded
 from okno.config.settings import ServeSettings
 from okno.convert.obtain import Listener, obtain
 from okno.convert.progress import Progress
 from okno.convert.wants import FourBit, Wants
+from okno.core.commands import quoted
 from okno.core.errors import BadSetting, DoesNotFit
 from okno.inspect.listing import LocalModel
 from okno.inspect.models import models_folder
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from okno.convert.fetch_plan import FetchPlan
 
 Say = Callable[[str], None]
+BITS_SETTINGS = {8: "load_in_8bit", 4: "load_in_4bit"}
 
 
 def remark(text: str) -> None:
@@ -64,6 +68,14 @@ def wants_of(settings: ServeSettings) -> Wants:
     return Wants(8 if settings.load_in_8bit else None)
 
 
+def about_bits(loaded: Loaded, wants: Wants, say: Say) -> Say:
+    """`say` that begins with the flag which asked for fewer bits, as it was spelled."""
+    if wants.bits is None:
+        return say
+    spelled = loaded.given[BITS_SETTINGS[wants.bits]].spelled
+    return lambda text: say(f"{spelled}: {text}")
+
+
 def four_bit_here() -> FourBit:
     """What 4 bits are stored as on this machine."""
     from okno.advisor.four_bit import four_bit_type
@@ -79,7 +91,7 @@ def plan_of(settings: ServeSettings, wants: Wants) -> PlanRequest:
     from okno.inspect.hardware.overrides import Overrides
 
     words = Words(
-        quant=wants.file_type and wants.file_type.lower(), batch_size=settings.batch_size,
+        batch_size=settings.batch_size,
         ctx=settings.ctx, prefer=settings.prefer, max_ttft=settings.max_ttft,
         min_tok_s=settings.min_tok_s,
     )  # fmt: skip
@@ -87,9 +99,10 @@ def plan_of(settings: ServeSettings, wants: Wants) -> PlanRequest:
         mmap=settings.mmap, gpu_layers=settings.gpu_layers, step_tokens=settings.step_tokens,
         flash_attention=settings.flash_attention,
     )  # fmt: skip
-    return plan_request(
+    request = plan_request(
         words, overrides=Overrides(), models_dir=settings.models_dir, template=template
     )
+    return replace(request, wanted=wants.file_type)
 
 
 def _offered(plan: FetchPlan, settings: ServeSettings, wants: Wants, say: Say) -> None:
@@ -99,8 +112,8 @@ def _offered(plan: FetchPlan, settings: ServeSettings, wants: Wants, say: Say) -
     offer = offer_of(plan, plan_of(settings, wants))
     if offer.fits is False:
         raise DoesNotFit(
-            f"{' '.join(offer.lines)} Nothing was downloaded; `okno pull {plan.reference.id}` "
-            "downloads it all the same."
+            f"{' '.join(offer.lines)} Nothing was downloaded; "
+            f"`okno pull {quoted(plan.reference.id)}` downloads it all the same."
         )
     for line in offer.lines:
         say(line)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from okno.cli.chat_client import ChatClient, ServerInfo
-from okno.cli.obtaining import obtained, wants_of
+from okno.cli.obtaining import about_bits, obtained, wants_of
 from okno.cli.options import GivenFlags
 from okno.cli.private_server import PrivateServer
 from okno.cli.progress import loading
@@ -18,7 +18,8 @@ from okno.core.errors import BadSetting
 from okno.inspect.listing import LocalModel
 from okno.inspect.models import demo_model
 
-LOAD_SETTINGS = ("batch_size", "ctx", "lora")  # what a server that runs has decided
+# what a server that runs has decided
+LOAD_SETTINGS = ("load_in_8bit", "load_in_4bit", "lora", "batch_size", "ctx")
 ASKED_NOW = ("command line", "environment")  # a file speaks of every server, the running one too
 FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 Say = Callable[[str], None]
@@ -47,7 +48,8 @@ def _found(
 ) -> Partner:
     if url is not None:
         return _asked(stack, loaded, url)
-    model = obtained(loaded.settings.model, loaded.settings, wants_of(loaded.settings), say)
+    wants = wants_of(loaded.settings)
+    model = obtained(loaded.settings.model, loaded.settings, wants, about_bits(loaded, wants, say))
     running = _running(stack, loaded, model.name)
     if running is not None:
         say(f"Using the server at {running.info.url}.")
@@ -66,9 +68,13 @@ def private_flags(given: GivenFlags) -> list[str]:
     flags: list[str] = []
     for name, value in given:
         flag: Flag = flag_of(name)
+        if flag.secret:
+            continue
+        if isinstance(value.value, bool):
+            flags.append(flag.spelled(value.value))
+            continue
         values = value.value if isinstance(value.value, list) else [value.value]
-        if not flag.secret:
-            flags += [word for one in values for word in (flag.long, str(one))]
+        flags += [word for one in values for word in (flag.long, str(one))]
     return flags
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from okno.cli.obtaining import BITS_SETTINGS, wants_of
 from okno.cli.options import GOAL_SETTINGS, GivenFlags, with_settings
 from okno.cli.whatif import with_whatif
 from okno.config.adapters import asked_adapters
-from okno.config.load import load
-from okno.config.settings import ServeSettings
+from okno.config.load import Loaded, load
+from okno.config.settings import ServeSettings, flag_of
 from okno.core.errors import BadSetting
 from okno.core.header import ModelHeader, TensorInfo
 from okno.inspect.hardware.overrides import Overrides
@@ -30,8 +32,8 @@ EPILOG = (
     f"prompts that arrive at once, {DEFAULT_MIN_TOK_S:g} tokens/s for each user (reading speed)."
 )
 SETTINGS = (
-    "models_dir", *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention", "step_tokens", "lora",
-    "draft", "swap_space",
+    "models_dir", *BITS_SETTINGS.values(), *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention",
+    "step_tokens", "lora", "draft", "speculate", "swap_space",
 )  # fmt: skip
 GOAL = "Goal"
 
@@ -94,7 +96,8 @@ def plan(
     from okno.advisor.report import as_json as report_json
     from okno.advisor.request import Words, load_template, plan_request
 
-    settings = load(given, os.environ).settings
+    loaded = load(given, os.environ)
+    settings = loaded.settings
     words = Words(
         model=model, quant=quant, batch_size=batch_size, ctx=ctx, kv_type=kv_type,
         prefer=settings.prefer, max_ttft=settings.max_ttft, min_tok_s=settings.min_tok_s,
@@ -108,6 +111,7 @@ def plan(
         words, overrides=whatif, models_dir=settings.models_dir, template=template,
         beside=_beside(settings),
     )  # fmt: skip
+    request = replace(request, wanted=_wanted(loaded, quant))
     if calibrate:
         _calibrate(whatif, as_json=as_json)
     report = make_plan(request, use_calibration=calibrate is not False, with_words=True)
@@ -119,6 +123,21 @@ def plan(
 
         print_plan(report, console())
     return 0 if asked_fits(report) else 1
+
+
+def _wanted(loaded: Loaded, quant: str | None) -> str | None:
+    """What --load-in-8bit or --load-in-4bit asks for; --quant says more than a settings file."""
+    wanted = wants_of(loaded.settings).file_type
+    if quant is None or wanted is None:
+        return wanted
+    for name in BITS_SETTINGS.values():
+        if loaded.source(name) == "command line":
+            raise BadSetting(
+                f"{flag_of(name).long} and --quant both say how the weights are stored. Leave one "
+                "of them out.",
+                param="quant",
+            )
+    return None
 
 
 def _beside(settings: ServeSettings) -> Beside:
@@ -134,8 +153,10 @@ def _beside(settings: ServeSettings) -> Beside:
 
     swap_bytes = int((settings.swap_space or 0) * GIB)
     if not asked:
-        return Beside(draft=settings.draft or "", swap_bytes=swap_bytes)
-    return Beside(adapters, settings.draft or "", swap_bytes)
+        return Beside(
+            draft=settings.draft or "", swap_bytes=swap_bytes, speculate=settings.speculate
+        )
+    return Beside(adapters, settings.draft or "", swap_bytes, settings.speculate)
 
 
 def _calibrate(whatif: Overrides, *, as_json: bool) -> None:

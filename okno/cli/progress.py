@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn
 
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 QUARTERS = 4  # lines that a log gets of a long stage
 
 
@@ -46,19 +47,27 @@ def working() -> Iterator[Progress]:
 
 @contextmanager
 def ending_cleanly() -> Iterator[None]:
-    """SIGTERM (of `docker stop`, of systemd) unwinds the block, so that nothing half done stays."""
+    """SIGTERM (of `docker stop`, of systemd) and SIGHUP (of a terminal that is closed) unwind the
+    block, so that nothing half done stays. One that is ignored stays so: `nohup` wants that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    before = {number: signal.getsignal(number) for number in ENDING}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
     def end(number: int, _: FrameType | None) -> None:
+        for other in heeded:  # what is unwinding is not to be stopped by the next one
+            signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    for number in heeded:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heeded:
+            signal.signal(number, before[number])
 
 
 def _working() -> Iterator[Progress]:

@@ -14,6 +14,7 @@ from okno.cli.progress import working
 from okno.cli.text import for_stderr
 from okno.config.load import load
 from okno.convert.wants import Wants
+from okno.core.commands import quoted
 from okno.core.errors import BadSetting
 from okno.inspect.source_hub import Reference, parse_reference
 
@@ -21,7 +22,8 @@ EPILOG = (
     "Downloads go to the cache of huggingface_hub (HF_HOME, HF_HUB_CACHE) with its token (HF_TOKEN "
     "or `hf auth login`) and mirror (HF_ENDPOINT). Only what okno needs is fetched: one GGUF "
     "model, or safetensors with config and tokenizer; never pickles. Ctrl-C keeps what has come: "
-    "the same command goes on from there. Every file is checked against the hub's checksum."
+    "the same command goes on from there. Every file is checked against the hub's checksum; where "
+    "a mirror tells none, that is said, and size and header are checked."
 )
 
 
@@ -58,7 +60,7 @@ def pull(
     with working() as progress:
         path = fetch(plan, progress)
     typer.echo(path)
-    _remark(f"Here now; `okno serve --model {reference}` serves it.")
+    _remark(f"Here now; `okno serve --model {quoted(reference)}` serves it.")
     return 0
 
 

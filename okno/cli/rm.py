@@ -30,7 +30,10 @@ def rm(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="As `okno models` lists it, or OWNER/REPO for all of a repository."
+            metavar="NAME",
+            help="A name or a path as `okno models` lists it; OWNER/REPO for all of a repository, "
+            "@REVISION for one revision of it, :QUANT for one file; hf: before it means the hub's "
+            "cache only.",
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -46,6 +49,8 @@ def rm(
     told = f"{found.name}: {found.what}, {size(found.size_bytes)}"
     for path in found.files:
         _remark(str(path))
+    if found.repository is not None and found.commit is None:
+        _remark("All revisions of the repository go, and what of it is only begun.")
     if found.others:
         _remark(f"{found.others} other files in {found.files[0].parent} stay.")
     if not yes and not sys.stdin.isatty():

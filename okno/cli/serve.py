@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from okno.cli.model_settings import with_own_settings
-from okno.cli.obtaining import obtained_with, wants_of
+from okno.cli.obtaining import about_bits, obtained_with, wants_of
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.reporters import HumanReporter, ProgramReporter, Reporter
 from okno.config.load import Loaded, load
@@ -27,7 +27,6 @@ EPILOG = (
     "the environment, then the file. Underscores in option names count as dashes: --batch_size is "
     "--batch-size."
 )
-BITS_SETTINGS = {8: "load_in_8bit", 4: "load_in_4bit"}
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -94,14 +93,15 @@ def _model(loaded: Loaded, reporter: Reporter, *, private: bool) -> LocalModel |
     if settings.engine == "scripted":
         return None
     wants = wants_of(settings)
-    spelled = loaded.given[BITS_SETTINGS[wants.bits]].spelled if wants.bits else ""
 
     def say(text: str) -> None:
         if not private:
-            reporter.note(f"{spelled}: {text}" if spelled else text)
+            reporter.note(text)
 
     with reporter.working() as progress:
-        return obtained_with(settings.model, settings, wants, say, progress)
+        return obtained_with(
+            settings.model, settings, wants, about_bits(loaded, wants, say), progress
+        )
 
 
 def _notes(loaded: Loaded) -> list[str]:

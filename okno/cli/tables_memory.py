@@ -20,7 +20,7 @@ PARTS = (
     ("output_bytes", "output", "O", "black on bright_yellow"),
     ("process_bytes", "process", "P", "black on magenta"),
     ("adapter_bytes", "adapters", "A", "black on cyan"),
-    ("draft_bytes", "draft model", "D", "black on bright_cyan"),
+    ("draft_bytes", "drafts", "D", "black on bright_cyan"),
     ("swap_bytes", "swap space", "H", "black on bright_magenta"),
 )
 MARGIN, FREE, OVER = "~", "·", "!"

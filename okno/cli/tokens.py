@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from okno.cli.obtaining import obtained
+from okno.cli.obtaining import BITS_SETTINGS, obtained, wants_of
 from okno.cli.options import GivenFlags, with_settings
 from okno.cli.tokens_count import (
     SCRIPTS,
@@ -35,7 +35,7 @@ LABELS: dict[Script, str] = {
 }
 
 
-@with_settings("model", "models_dir", "config")
+@with_settings("model", "models_dir", *BITS_SETTINGS.values(), "config")
 def tokens(
     given: GivenFlags,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Text in UTF-8; - reads stdin.")],
@@ -43,7 +43,7 @@ def tokens(
 ) -> None:
     """Count words, characters and tokens of a text by a model's own tokenizer."""
     settings = load(given, os.environ).settings
-    model = obtained(str(settings.model or DEMO), settings)
+    model = obtained(str(settings.model or DEMO), settings, wants_of(settings), _mute)
     text = _read(file)
     counts, is_exact = count(model.path, text)
     report = _report(model.name, counts, is_exact=is_exact)
@@ -51,6 +51,10 @@ def tokens(
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
         return
     _print_table(model.name, counts, is_exact=is_exact)
+
+
+def _mute(_: str) -> None:
+    """How weights are stored changes no tokens: it only says which kept file is read."""
 
 
 def count(model: Path, text: str) -> tuple[dict[Script, Count], bool]:

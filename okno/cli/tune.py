@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from okno.cli.keeping import kept
-from okno.cli.obtaining import obtained, wants_of
+from okno.cli.obtaining import BITS_SETTINGS, about_bits, obtained, remark, wants_of
 from okno.cli.options import GOAL_SETTINGS, GivenFlags, with_settings
 from okno.config.load import load
+from okno.core.commands import quoted
 from okno.core.errors import BadSetting, DoesNotFit
 from okno.core.plan import PlannedLoad
 from okno.inspect.hardware.overrides import Overrides
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from okno.bench.tune import Run, Tuned
 
 SETTINGS = (
-    "models_dir", *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention", "step_tokens", "config",
+    "models_dir", *BITS_SETTINGS.values(), *GOAL_SETTINGS, "gpu_layers", "mmap", "flash_attention",
+    "step_tokens", "config",
 )  # fmt: skip
 EPILOG = (
     "Each candidate gets one burst: batch-size prompts at once, then all of them decoding. At most "
@@ -65,7 +67,8 @@ def tune(
 
     loaded = load(given, os.environ)
     settings = loaded.settings
-    path = str(obtained(model, settings, wants_of(settings)).path)
+    wants = wants_of(settings)
+    path = str(obtained(model, settings, wants, about_bits(loaded, wants, remark)).path)
     words = Words(
         model=path, prefer=settings.prefer, max_ttft=settings.max_ttft,
         min_tok_s=settings.min_tok_s, ctx=ctx, prompt_tokens=prompt_tokens, kv_type=kv_type,
@@ -80,7 +83,8 @@ def tune(
     report = make_plan(request)
     chosen = candidates(report.plan, report.subject.ctx_train)
     if not chosen:
-        raise DoesNotFit(f"{' '.join(report.plan.why)} `okno plan {model}` says what to change.")
+        why = " ".join(report.plan.why)
+        raise DoesNotFit(f"{why} `okno plan {quoted(model)}` says what to change.")
     for planned in chosen if save else ():
         check_saving(loaded, planned)
     tuned = _measured(report, chosen)

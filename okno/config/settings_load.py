@@ -54,8 +54,8 @@ class LoadSettings(Part):
         bool,
         Flag(
             ("--load-in-4bit",), MODEL, "ask for 4-bit weights",
-            "Weights of 16 or 32 bits are quantised once (Q4_K_M or Q4_0, whichever is faster "
-            "here), and the result is kept. What is quantised already stays as it is.",
+            "Weights of 16 or 32 bits, and of 8, are quantised once (Q4_K_M or Q4_0, whichever is "
+            "faster here), and the result is kept. What has fewer bits already stays as it is.",
         ),
     ] = False  # fmt: skip
     lora: Annotated[
@@ -186,12 +186,13 @@ class LoadSettings(Part):
     ] = None  # fmt: skip
 
     speculate: Annotated[
-        Literal["auto", "lookup", "draft", "off"],
+        Literal["auto", "lookup", "draft", "mtp", "off"],
         Flag(
             ("--speculate",), ENGINE, "who guesses next tokens, to compute several in one step",
-            "lookup: the sequence's own text; draft: the model of --draft; auto: both. Guesses are "
+            "lookup: the sequence's own text; draft: the model of --draft; mtp: the model's own "
+            "prediction head; auto: lookup and one of the others, where there is one. Guesses are "
             "checked only where that makes tokens come faster, and change no answer.",
-            metavar="auto|lookup|draft|off",
+            metavar="auto|lookup|draft|mtp|off",
         ),
     ] = "auto"  # fmt: skip
     draft: Annotated[
@@ -207,7 +208,8 @@ class LoadSettings(Part):
         int,
         Field(ge=1, le=64),
         Flag(
-            ("--draft-tokens",), ENGINE, "most tokens the draft model guesses at once", metavar="N",
+            ("--draft-tokens",), ENGINE,
+            "most tokens the draft model or prediction head guesses at once", metavar="N",
             also=("--draft-max", "--draft-n", "--num-speculative-tokens"),
         ),
     ] = 8  # fmt: skip

@@ -21,10 +21,11 @@ from okno.convert.provenance import (
 )
 from okno.convert.wants import Wants
 from okno.core.adapter import Adapter
-from okno.core.errors import ModelNotFound
+from okno.core.errors import ModelNotFound, ModelUnusable
 from okno.core.header import ModelHeader, TensorInfo
 from okno.core.paths import expanded
 from okno.inspect.adapter import check_adapter, read_adapter
+from okno.inspect.paths import kind_at
 
 FLOAT_BYTES = 4
 
@@ -63,6 +64,11 @@ def located(asked: str, models: Path) -> Path:
             raise ModelNotFound(
                 f"{place} is a folder without {CONFIG}, so it is no adapter in PEFT's format. Give "
                 "a GGUF adapter, or the folder that PEFT saved."
+            )
+        if kind_at(place) == "other":
+            raise ModelUnusable(
+                f"{place} is neither a file nor a folder but a pipe or a device, which okno does "
+                "not read. Give a GGUF adapter, or a folder that PEFT saved."
             )
     raise ModelNotFound(
         f"There is no adapter {asked[:200]!r}: neither such a path nor such a name in {models}. "

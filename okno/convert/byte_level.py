@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from okno.convert.fields import Field
 from okno.convert.merges import Merge, check_whole_words, merges_of
 from okno.convert.pretokenizer_rules import is_step, rules_of
-from okno.convert.pretokenizers import PreTokenizer, pre_tokenizers_of
 from okno.convert.token_list import Token, TokenType, padded
 from okno.convert.tokenizer_files import AddedToken, TokenizerFiles, TokenizerModel
 from okno.core.errors import ModelUnusable
+from okno.inspect.pretokenizers import PreTokenizer, pre_tokenizers_of
 
 
 def byte_level_fields(files: TokenizerFiles, n_vocab: int) -> dict[str, Field]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from okno.core.errors import ModelNotFound, ModelUnusable
+from okno.core.files import open_file
 from okno.inspect.header_safetensors import Described, describe
 from okno.inspect.paths import names_in
 from okno.inspect.safetensors import INDEX, SINGLE, StoredTensor, only_weights
@@ -93,7 +94,7 @@ class Checkpoint:
         found: Array = np.empty(count, kind)
         path = self.folder / stored.part
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 file.seek(stored.offset + first * kind.itemsize)
                 got = file.readinto(found.view(np.uint8).data)
         except OSError as error:

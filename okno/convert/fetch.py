@@ -1,7 +1,8 @@
 """Models from the Hugging Face hub into huggingface_hub's own cache.
 
 Each file grows in a partial file beside its place, is checked against the hub's digest, and only
-then becomes part of the cache: what is cut short goes on, and what is damaged is never seen. The
+then becomes part of the cache: what is cut short goes on, and what is damaged is never seen. Where
+a mirror tells no digest the library fetches, and size and header are checked afterwards. The
 library (2.4) deletes a download that is cut short, so the bytes come through its `http_get`, with
 its tokens, mirrors and retries; links and references of the cache are the library's own work.
 """
@@ -12,6 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +23,10 @@ from okno.convert.fetch_plan import FetchPlan, hub_api
 from okno.convert.hub_errors import explained
 from okno.convert.hub_files import HubFile
 from okno.convert.progress import Progress, silent
-from okno.core.errors import SourceUnreachable
+from okno.core.errors import ModelUnusable, SourceUnreachable
+from okno.inspect.gguf import read_gguf_file
+from okno.inspect.safetensors import read_tensors
+from okno.inspect.source import LocalSource
 from okno.inspect.source_hub import endpoint
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -85,7 +90,9 @@ def _bring(plan: FetchPlan, file: HubFile, reporter: _Reporter) -> None:
             cache_dir=plan.repository.parent, tqdm_class=_bar(reporter.fetched),
         )
     )  # fmt: skip
-    if file.digest is not None and linked.resolve().name != file.digest:
+    if file.digest is None:
+        _check_whole(plan, file, linked)
+    elif linked.resolve().name != file.digest:
         _check(plan, file, linked, reporter)
 
 
@@ -135,14 +142,34 @@ def _headers() -> dict[str, str]:
     return who | {"Authorization": f"Bearer {token}"} if token else who
 
 
+def _check_whole(plan: FetchPlan, file: HubFile, path: Path) -> None:
+    """What can be known without a checksum: the size, where the hub tells one, and that a file of
+    weights is as long as its header says. A wrong file is removed."""
+    n_bytes, why = path.stat().st_size, ""
+    if file.size_bytes and n_bytes != file.size_bytes:
+        why = f"it has {n_bytes:,} bytes and not {file.size_bytes:,}"
+    elif file.name.endswith((".safetensors", ".gguf")):
+        read = read_tensors if file.name.endswith(".safetensors") else read_gguf_file
+        try:
+            with closing(LocalSource(path)) as source:
+                read(source)
+        except ModelUnusable as error:
+            why = error.message
+    if why:
+        raise _thrown_away(plan, file, path, why)
+
+
 def _check(plan: FetchPlan, file: HubFile, path: Path, reporter: _Reporter) -> None:
     """Compare with the hub's digest. A wrong file is removed, so that it is fetched anew."""
-    if _digest(file, path, reporter) == file.digest:
-        return
+    if _digest(file, path, reporter) != file.digest:
+        raise _thrown_away(plan, file, path, "another checksum")
+
+
+def _thrown_away(plan: FetchPlan, file: HubFile, path: Path, why: str) -> SourceUnreachable:
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-    raise SourceUnreachable(
-        f"{file.name} of {plan.reference.id} did not arrive as the hub has it (another checksum), "
+    return SourceUnreachable(
+        f"{file.name} of {plan.reference.id} did not arrive as the hub has it ({why.rstrip('.')}), "
         "so it was thrown away. Run the same command again; when it stays so, something on the way "
         "(a proxy, a mirror in HF_ENDPOINT) changes files."
     )

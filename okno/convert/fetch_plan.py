@@ -44,6 +44,11 @@ class FetchPlan:
         return sum(file.size_bytes - self.here_bytes(file) for file in self.files)
 
     @property
+    def unchecked(self) -> tuple[HubFile, ...]:
+        """Those of which the hub (a mirror, then) tells no checksum."""
+        return tuple(file for file in self.files if file.digest is None)
+
+    @property
     def snapshot(self) -> Path:
         return self.repository / SNAPSHOTS / self.commit
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from okno.core.commands import quoted
 from okno.core.errors import ModelNotFound, ModelUnusable
 from okno.inspect.listing import SHARD, is_model_file, missing_parts
 from okno.inspect.safetensors import SINGLE
@@ -78,7 +79,7 @@ def _one_gguf(reference: Reference, ggufs: list[HubFile]) -> HubFile:
     raise ModelNotFound(
         f"{reference.id} has {len(fitting or ggufs)} models,{asked or ' so say which'}: "
         f"{_shown(fitting or ggufs)}. Give {reference.id}:QUANT or {reference.id}/FILE; "
-        f"`okno plan {reference.id}:QUANT` says what fits here."
+        f"`okno plan {quoted(reference.id)}:QUANT` says what fits here."
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from okno.convert.finite import check_finite
 from okno.convert.lora_config import LoraConfig, lora_config
 from okno.convert.lora_names import IN_PAIRS, factor_names
 from okno.convert.values import as_floats, in_pairs
@@ -103,6 +104,7 @@ def opened(folder: Path) -> tuple[LoraConfig, Mapping[str, StoredTensor], Read]:
         )
         if len(values) != tensor.n_values:
             raise ModelUnusable(f"{folder / WEIGHTS} was cut short while {name!r} was read.")
+        check_finite(values, tensor.dtype, name, folder / WEIGHTS)
         return as_floats(values, tensor.dtype).reshape(tensor.shape)
 
     return config, stored, read

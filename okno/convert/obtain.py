@@ -13,17 +13,16 @@ from pathlib import Path
 from okno.convert.fetch_plan import FetchPlan, plan_fetch
 from okno.convert.progress import Progress, silent
 from okno.convert.wants import Wants
+from okno.core.commands import quoted
 from okno.core.errors import OknoError
-from okno.core.header import ModelHeader
 from okno.inspect.catalog import candidates_in_catalog
+from okno.inspect.fewer_bits import UNQUANTISED, is_quantised_to
 from okno.inspect.gguf import stored_type
 from okno.inspect.gguf_types import bits_of
 from okno.inspect.header import read_header
 from okno.inspect.listing import Checkpoint, LocalModel
 from okno.inspect.models import NotHere, find_local
 from okno.inspect.source_hub import Reference, parse_reference
-
-UNQUANTISED = ("F32", "F16", "BF16")
 
 
 def _nothing(_: FetchPlan) -> None:
@@ -56,7 +55,7 @@ def obtain(asked: str, folder: Path, wants: Wants, listener: Listener | None = N
         return _quantised(found, wants, to)
     from okno.convert.ready import engine_ready
 
-    kept = _kept(found, wants, to)
+    kept = wants_gained(found, wants, to.say)
     made = engine_ready(found.path, kept, to.progress, to.say)
     return replace(made, name=found.name, source=found.path)
 
@@ -77,8 +76,10 @@ def _with_catalog(asked: str, error: NotHere) -> NotHere:
     known = candidates_in_catalog(asked)
     if len(known) != 1:
         return error
-    repos = " or ".join(f"`okno pull {repo}`" for repo in dict.fromkeys(known[0].gguf_repos[:2]))
-    where = repos or f"`okno pull {known[0].id}`"
+    repos = " or ".join(
+        f"`okno pull {quoted(repo)}`" for repo in dict.fromkeys(known[0].gguf_repos[:2])
+    )
+    where = repos or f"`okno pull {quoted(known[0].id)}`"
     return NotHere(f"{error.message} {known[0].name} is in okno's catalog: {where} fetches it.")
 
 
@@ -97,7 +98,7 @@ def _quantised(model: LocalModel, wants: Wants, to: Listener) -> LocalModel:
     if wants.bits is None:
         return model
     stored = stored_type(model.path)
-    if stored in UNQUANTISED:
+    if is_quantised_to(stored, wants.file_type):
         from okno.convert.requantise import requantised
 
         made = requantised(model, wants, to.progress)
@@ -123,25 +124,21 @@ def _as_stored(name: str, stored: str | None, wanted_bits: int) -> str:
     told = f" ({stored})" if stored else ""
     return (
         f"{name} keeps its weights as they are stored{told}: okno quantises "
-        f"{', '.join(UNQUANTISED)} only, because what is quantised twice is worse than it need be. "
+        f"{', '.join(UNQUANTISED)} (and 8 bits to 4) only, because what is quantised twice is "
+        "worse than it need be. "
         f"A file with {wanted_bits}-bit weights needs less memory."
     )
 
 
-def _kept(found: Checkpoint, wants: Wants, to: Listener) -> Wants:
-    """`wants`, or nothing where the weights are quantised already."""
+def wants_gained(found: Checkpoint, wants: Wants, say: Callable[[str], None]) -> Wants:
+    """`wants`, or nothing (and why) where the weights have so few bits already."""
     if wants.bits is None:
         return wants
     try:
         header = read_header(found.path)
     except OknoError:
         return wants  # the converter says what is wrong with it
-    if is_plain(header):
+    if is_quantised_to(header.file_type, wants.file_type):
         return wants
-    to.say(_as_stored(found.name, header.file_type, wants.bits))
+    say(_as_stored(found.name, header.file_type, wants.bits))
     return Wants()
-
-
-def is_plain(header: ModelHeader) -> bool:
-    """Its weights are not quantised yet."""
-    return header.file_type in UNQUANTISED

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from okno.convert.fields import Field
 from okno.convert.packed_targets import PackedTarget, is_reordered
 from okno.convert.repack import Report
 
-HOWS = ("exact", "rounded", "requantised")
+HOWS = ("exact", "rounded", "requantised", "asked")
 
 
 def notes_on_packed(packed: Mapping[str, PackedTarget]) -> tuple[str, ...]:
@@ -32,6 +32,7 @@ def notes_on_packed(packed: Mapping[str, PackedTarget]) -> tuple[str, ...]:
                 f"{len(others)} of {len(reports)} packed layers {told} {worst.error_steps:.2g} of "
                 f"a step (to {kinds}; the most: {worst.name})."
             )
+    found += _with_fewer_bits(reports)
     if is_reordered(packed):
         found.append(
             "Inputs of some layers were reordered together with the outputs before them, so LoRA "
@@ -55,6 +56,20 @@ def fields_on_packed(packed: Mapping[str, PackedTarget]) -> dict[str, Field]:
         lines.append(f"{name} {target.ggml_type} {how} {min(worst, 9.9999):.4f}")
     found: dict[str, Field] = {"okno.packed": "\n".join(lines)}
     return found | ({"okno.reordered": True} if is_reordered(packed) else {})
+
+
+def _with_fewer_bits(reports: list[Report]) -> Iterator[str]:
+    """What was asked for, and what it cost."""
+    asked = [report for report in reports if report.how == "asked"]
+    if asked:
+        worst = max(asked, key=lambda report: report.error_relative)
+        bits = ", ".join(sorted({str(report.bits) for report in asked}))
+        kinds = ", ".join(sorted({report.ggml_type for report in asked}))
+        yield (
+            f"{len(asked)} of {len(reports)} packed layers were quantised from {bits} bits to "
+            f"{kinds}, as asked, which moves their weights by {worst.error_relative:.1%} (root "
+            f"mean square; the most: {worst.name})."
+        )
 
 
 def _grown(reports: list[Report]) -> tuple[str, ...]:

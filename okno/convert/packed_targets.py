@@ -13,7 +13,7 @@ from okno.convert.checkpoint import Array, Checkpoint
 from okno.convert.layout import Target
 from okno.convert.packed_layer import Order, PackedLayer, packed_layer
 from okno.convert.packing import INSTEAD, Packing, packing_of
-from okno.convert.repack import Choice, How, Report, choose, choose_as
+from okno.convert.repack import Choice, How, Report, choose, choose_as, choose_fewer_bits
 from okno.core.errors import ModelUnusable
 from okno.inspect.gguf_types import BY_NAME
 
@@ -56,9 +56,12 @@ class PackedTarget:
         return Choice(layer, self.ggml_type, part.how, part.columns, groups, part.rounding_steps)
 
 
-def packed_targets(checkpoint: Checkpoint, targets: tuple[Target, ...]) -> dict[str, PackedTarget]:
-    """Those of `targets` that are packed, by name. Raises ModelUnusable for layers that do not fit
-    together, and for a packing that is not read."""
+def packed_targets(
+    checkpoint: Checkpoint, targets: tuple[Target, ...], asked: Mapping[str, str]
+) -> dict[str, PackedTarget]:
+    """Those of `targets` that are packed, by name. asked: the types they are to have, by name,
+    where fewer bits are asked for than they have; else empty. Raises ModelUnusable for layers that
+    do not fit together, and for a packing that is not read."""
     packed = {t.name: t for t in targets if any(piece.is_packed for piece in t.pieces)}
     if not packed:
         return {}
@@ -71,6 +74,11 @@ def packed_targets(checkpoint: Checkpoint, targets: tuple[Target, ...]) -> dict[
             f"{INSTEAD}"
         )
     look = partial(_layer, checkpoint, packing, read=checkpoint.mapped)
+    if asked:
+        return {
+            name: _with_fewer_bits(checkpoint, packing, target, look, asked[name])
+            for name, target in packed.items()
+        }
     columns, rows = _orders(checkpoint, packed, {target.name for target in targets}, look)
     return {
         name: _planned(checkpoint, packing, target, look, columns.get(name), rows.get(name))
@@ -85,6 +93,20 @@ def is_reordered(packed: Mapping[str, PackedTarget]) -> bool:
     return any(part.columns is not None for part in parts)
 
 
+def _with_fewer_bits(
+    checkpoint: Checkpoint,
+    packing: Packing,
+    target: Target,
+    look: Callable[[str], PackedLayer],
+    ggml_type: str,
+) -> PackedTarget:
+    """Quantised anew, columns in their order: blocks of fewer bits do not hold the groups."""
+    choices = [choose_fewer_bits(look(name), ggml_type) for name in _layers(checkpoint, target)]
+    _check_sizes(checkpoint, target, choices)
+    turned = _in_pairs(target, checkpoint) if target.change == "pairs" else None
+    return PackedTarget(ggml_type, packing, tuple(_part(choice, turned) for choice in choices))
+
+
 def _planned(
     checkpoint: Checkpoint,
     packing: Packing,
@@ -93,13 +115,7 @@ def _planned(
     columns: list[Order | None] | None,
     rows: list[Order | None] | None,
 ) -> PackedTarget:
-    names = [piece.source for piece in target.pieces]
-    odd = next((piece.source for piece in target.pieces if not piece.is_packed), None)
-    if odd is not None:
-        raise ModelUnusable(
-            f"{checkpoint.folder} has some of the layers of {target.name} packed and {odd} not, "
-            f"which one tensor cannot hold. {INSTEAD}"
-        )
+    names = _layers(checkpoint, target)
     ordered = columns or [None] * len(names)
     choices = [choose(look(name), order) for name, order in zip(names, ordered, strict=True)]
     _check_sizes(checkpoint, target, choices)
@@ -113,6 +129,17 @@ def _planned(
         for choice, order in zip(choices, rows or [turned] * len(names), strict=True)
     )
     return PackedTarget(kind, packing, parts)
+
+
+def _layers(checkpoint: Checkpoint, target: Target) -> list[str]:
+    """The layers of `target`, all of which must be packed."""
+    odd = next((piece.source for piece in target.pieces if not piece.is_packed), None)
+    if odd is not None:
+        raise ModelUnusable(
+            f"{checkpoint.folder} has some of the layers of {target.name} packed and {odd} not, "
+            f"which one tensor cannot hold. {INSTEAD}"
+        )
+    return [piece.source for piece in target.pieces]
 
 
 def _part(choice: Choice, rows: Order | None) -> PackedPart:

@@ -39,7 +39,9 @@ class Planned:
 
 
 def planned(checkpoint: Checkpoint, wants: Wants) -> Planned:
-    """Raises ModelUnusable for a checkpoint that cannot be converted, with what to do."""
+    """wants: of a packed checkpoint only what gains something (okno/inspect/fewer_bits.py).
+
+    Raises ModelUnusable for a checkpoint that cannot be converted, with what to do."""
     model = checkpoint.described
     if model.quantised is not None and model.quantised.method not in ("GPTQ", "AWQ"):
         raise ModelUnusable(
@@ -48,8 +50,8 @@ def planned(checkpoint: Checkpoint, wants: Wants) -> Planned:
         )
     family = family_of(model)
     targets = layout(model, family, model.shapes, is_zero=lambda name: _is_zero(checkpoint, name))
-    packed = packed_targets(checkpoint, targets)
     types = _types(checkpoint, targets, list(model.shapes), wants)
+    packed = packed_targets(checkpoint, targets, types if wants.file_type else {})
     types |= {name: target.ggml_type for name, target in packed.items()}
     tensors = []
     for target in targets:
@@ -62,10 +64,8 @@ def planned(checkpoint: Checkpoint, wants: Wants) -> Planned:
 def _types(
     checkpoint: Checkpoint, targets: tuple[Target, ...], shapes: list[Tensor], wants: Wants
 ) -> dict[str, str]:
-    """As stored, except what the engine has in 32 bits only; or as wanted. A packed checkpoint is
-    kept as it is: more bits would hold the same values."""
-    is_packed = checkpoint.described.quantised is not None
-    wanted = None if is_packed else wants.file_type
+    """As stored, except what the engine has in 32 bits only; or as wanted."""
+    wanted = wants.file_type
     rules = typed_as(checkpoint.described.sizes, shapes, wanted or "F16")
     if wanted is not None:
         return {tensor.name: tensor.type for tensor in rules}

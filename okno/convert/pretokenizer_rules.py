@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeGuard
 
-# tokenizers' ByteLevel with use_regex (openai/gpt-2 encoder.py).
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+from okno.inspect.pretokenizers import GPT2
+
 # Spellings that match the same text, and the one that is kept. A quantifier before a class of
 # other characters cannot give anything back, so a possessive one is a plain one; `\s*[\r\n]`
 # takes white space up to the last line end, and so does `\s*[\r\n]+`.

@@ -24,6 +24,7 @@ from okno.convert.checkpoint import Checkpoint
 from okno.convert.fields import Field
 from okno.convert.wants import Wants
 from okno.core.errors import ModelUnusable, OknoError
+from okno.core.files import open_file, read_file
 from okno.inspect.gguf import read_gguf_file
 from okno.inspect.paths import cannot_be_read, names_in
 from okno.inspect.source import LocalSource
@@ -33,6 +34,7 @@ CONVERTER = 1
 KEY = "okno.provenance"
 HASH_CHARS = 64
 CHUNK_BYTES = 4 * 1024 * 1024
+MAX_NOTE_BYTES = 4 * 1024 * 1024
 # Files that decide about the result, beside the weights.
 DECIDING = (
     "config.json", "quantize_config.json", "generation_config.json", "tokenizer.json",
@@ -119,7 +121,7 @@ def origin_of(folder: Path) -> tuple[str, str]:
         return path.parent.parent.name.removeprefix("models--").replace("--", "/", 1), path.name
     note = path / ".cache" / "huggingface" / "download" / "config.json.metadata"
     try:
-        first = note.read_text(encoding="utf-8", errors="replace")[:200].splitlines()[0]
+        first = read_file(note, 200).decode("utf-8", errors="replace").splitlines()[0]
     except (OSError, IndexError):
         return path.name, ""
     return path.name, first.strip() if first.strip().isalnum() else ""
@@ -180,7 +182,7 @@ def sha256_of(path: Path, stopped: Event) -> str:
     """Raises ModelUnusable when it cannot be read."""
     found = hashlib.sha256()
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_file(path) as file:
             while not stopped.is_set() and (data := file.read(CHUNK_BYTES)):
                 found.update(data)
         return found.hexdigest()
@@ -190,7 +192,7 @@ def sha256_of(path: Path, stopped: Event) -> str:
 
 def _noted(path: Path) -> Mapping[str, Stamp]:
     try:
-        return msgspec.json.decode(note_of(path).read_bytes(), type=dict[str, Stamp])
+        return msgspec.json.decode(read_file(note_of(path), MAX_NOTE_BYTES), type=dict[str, Stamp])
     except (OSError, msgspec.DecodeError):
         return {}
 

@@ -30,6 +30,7 @@ from okno.convert.provenance import (
 from okno.convert.vocabulary import vocabulary_of
 from okno.convert.wants import Wants
 from okno.core.errors import ModelUnusable
+from okno.inspect.fewer_bits import is_quantised_to
 from okno.inspect.listing import LocalModel
 
 __all__ = ["Converted", "convert", "converted_folder", "engine_ready"]
@@ -62,8 +63,7 @@ def engine_ready(
     sources = sources_of(folder)
     checkpoint = Checkpoint(folder)
     name, kept = checkpoint.described.name, converted_folder()
-    if checkpoint.described.quantised is not None:
-        wants = Wants()  # it is kept as it is, whatever was wanted
+    wants = _gained(checkpoint, wants)
     path = cached_path(kept, folder, name, wants)
     sweep(kept)
     notes = notes_on(checkpoint.described, family_of(checkpoint.described))
@@ -84,10 +84,18 @@ def convert(folder: Path, out: Path, wants: Wants, progress: Progress) -> Conver
     engine_ready."""
     sources = sources_of(folder)
     checkpoint = Checkpoint(folder)
+    wants = _gained(checkpoint, wants)
     with locked(out, progress):
         if out.exists():
             raise ModelUnusable(f"{out} exists already. Remove it, or give another name.")
         return _convert(checkpoint, sources, out, wants, progress)
+
+
+def _gained(checkpoint: Checkpoint, wants: Wants) -> Wants:
+    """`wants`, or nothing for packed layers that would not gain by it."""
+    packed = checkpoint.described.quantised
+    is_gain = packed is None or is_quantised_to(packed.name, wants.file_type)
+    return wants if is_gain else Wants()
 
 
 def _convert(

@@ -36,7 +36,7 @@ CANDIDATES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "F32")
 FOR_OTHERS = ("Q4_1", "Q5_1", "Q8_0", "F16", "F32")
 BEGIN = 2
 
-How = Literal["exact", "rounded", "requantised"]
+How = Literal["exact", "rounded", "requantised", "asked"]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Groups = npt.NDArray[np.int32]
@@ -45,9 +45,9 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """What a layer becomes. order: of its columns in the file, None: as they are. groups: of these
-    columns. rounding_steps: the most that a weight moves because scales and offsets have 16 bits,
-    in steps."""
+    """What a layer becomes. how: `asked` for fewer bits than it has. order: of its columns in the
+    file, None: as they are. groups: of these columns. rounding_steps: the most that a weight moves
+    because scales and offsets have 16 bits, in steps."""
 
     layer: PackedLayer
     ggml_type: str
@@ -108,6 +108,8 @@ class Report:
             return told + "the same numbers"
         if self.how == "rounded":
             return told + f"no weight moved by more than {self.error_steps:.2g} of a step"
+        if self.how == "asked":
+            return told + f"as asked, error {self.error_relative:.1%} of the weights (RMS)"
         return told + f"requantised, error {self.error_steps:.2g} of a step (RMS)"
 
 
@@ -142,9 +144,14 @@ def choose_as(layer: PackedLayer, ggml_type: str, order: Order | None = None) ->
     return Choice(layer, ggml_type, "requantised", order, found.groups)
 
 
+def choose_fewer_bits(layer: PackedLayer, ggml_type: str) -> Choice:
+    """`layer` in a type of fewer bits than it has, as somebody wants it."""
+    return Choice(layer, ggml_type, "asked", None, layer.group_of)
+
+
 def repack(choice: Choice, start: int, stop: int) -> Piece:
     """The rows from start (a multiple of 8) to stop. Any thread may call it."""
-    if choice.how == "requantised":
+    if choice.how in ("requantised", "asked"):
         return _requantised(choice, start, stop)
     layer, blocks = choice.layer, choice.block_groups
     values = _ordered(choice, layer.values(start, stop))

@@ -1,4 +1,5 @@
-"""A GGUF file of floats with fewer bits: what llama-quantize makes of it, once and kept.
+"""A GGUF file of floats, or of 8 bits, with fewer bits: what llama-quantize makes of it, once and
+kept.
 
 The mixture of types is llama-quantize's (inspect/header_quant.py), and so are the bytes of each
 tensor, but for ties in Q8_0 (a test compares with it); unlike it, this works row by row in little
@@ -19,6 +20,7 @@ import numpy as np
 
 from okno.convert.cache import cached_path, converted_folder, locked, sweep, written
 from okno.convert.fields import Field
+from okno.convert.finite import check_finite
 from okno.convert.hashing import hashing
 from okno.convert.pipeline import Meter, write_gguf
 from okno.convert.progress import Progress
@@ -32,10 +34,12 @@ from okno.convert.provenance import (
     sources_named,
     unknown_hashes,
 )
+from okno.convert.quantise import dequantise_rows, quantise_rows, row_bytes
 from okno.convert.values import encoded
 from okno.convert.wants import Wants
 from okno.convert.work import PIECE_BYTES, Bytes, Job
 from okno.core.errors import ModelUnusable
+from okno.core.files import open_file
 from okno.core.header import TensorInfo
 from okno.inspect.gguf import GgufHeader, pair_places, read_gguf, read_gguf_file, shard_names
 from okno.inspect.gguf_types import BY_NAME, FILE_TYPES
@@ -46,7 +50,8 @@ from okno.inspect.paths import cannot_be_read
 from okno.inspect.source import LocalSource
 
 STAGE = "Quantising"
-FLOATS = ("F32", "F16", "BF16")
+FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # as numpy holds them, BF16 as its bits
+SOURCES = (*FLOATS, "Q8_0")  # what is quantised; the other types are copied
 REPLACED = ("general.file_type", "general.quantization_version", "general.alignment")
 QUANTISATION_VERSION = 2  # ggml.h, GGML_QNT_VERSION
 NUMBERS = {name: number for number, name in FILE_TYPES.items()}
@@ -62,8 +67,8 @@ class Place:
 
 
 def requantised(model: LocalModel, wants: Wants, progress: Progress) -> LocalModel:
-    """`model`, a GGUF file of floats, with the bits of `wants`: the kept file when it was made from
-    this very file, else made now. Processes that ask at once make it once.
+    """`model`, a GGUF file of floats or of 8 bits, with the bits of `wants`: the kept file when it
+    was made from this very file, else made now. Processes that ask at once make it once.
 
     Raises ModelNotFound, ModelUnusable, DiskFull; what `progress` raises stops it cleanly.
     """
@@ -84,7 +89,7 @@ def requantised(model: LocalModel, wants: Wants, progress: Progress) -> LocalMod
 
 
 def quantised_types(header: GgufHeader, file_type: str) -> dict[str, str]:
-    """The type of each tensor in a file of `file_type`, by its name. What is no float stays."""
+    """The type of each tensor in a file of `file_type`, by its name. What has few bits stays."""
     shapes = sorted(((t.name, t.dimensions) for t in header.tensors), key=_by_layer)
     architecture = str(header.values.get("general.architecture", ""))
     n_head, n_head_kv = (
@@ -101,7 +106,7 @@ def quantised_types(header: GgufHeader, file_type: str) -> dict[str, str]:
     )
     wanted = {tensor.name: tensor.type for tensor in found if BY_NAME[tensor.type].is_quantised}
     return {
-        t.name: wanted.get(t.name, t.type) if t.type in FLOATS else t.type for t in header.tensors
+        t.name: wanted.get(t.name, t.type) if t.type in SOURCES else t.type for t in header.tensors
     }
 
 
@@ -158,11 +163,17 @@ def _jobs(places: Sequence[Place], tensors: Sequence[TensorInfo]) -> Iterator[tu
 
 def _job(place: Place, start: int, n_bytes: int, tensor: TensorInfo) -> Job:
     def make() -> Bytes:
-        data = _read(place.path, start, n_bytes)
-        if tensor.type == place.stored.type:
+        data, kind = _read(place.path, start, n_bytes), place.stored.type
+        if kind in FLOATS:
+            check_finite(data.view(FLOATS[kind]), kind, tensor.name, place.path)
+        if tensor.type == kind:
             return data
-        rows = data.view({"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[place.stored.type])
-        return encoded(rows.reshape(-1, tensor.dimensions[0]), place.stored.type, tensor.type)
+        columns = tensor.dimensions[0]
+        if kind == "Q8_0":
+            rows = dequantise_rows(data.reshape(-1, row_bytes(kind, columns)), kind, columns)
+            check_finite(rows, "F32", tensor.name, place.path)
+            return quantise_rows(rows, tensor.type).reshape(-1)
+        return encoded(data.view(FLOATS[kind]).reshape(-1, columns), kind, tensor.type)
 
     return Job(make, n_bytes)
 
@@ -170,7 +181,7 @@ def _job(place: Place, start: int, n_bytes: int, tensor: TensorInfo) -> Job:
 def _read(path: Path, start: int, n_bytes: int) -> Bytes:
     data = np.empty(n_bytes, np.uint8)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(start)
             got = file.readinto(data.data)
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from okno.core.errors import ModelUnusable
+from okno.core.files import read_file
 
 MAX_FILE_BYTES = 256 << 20  # the largest known tokenizer.json has 33 MB
 Template = str | list[dict[str, object]]
@@ -140,8 +141,7 @@ def read_json(path: Path, kind: type[Parsed]) -> Parsed | None:
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_file(path, MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:

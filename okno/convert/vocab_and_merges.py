@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from okno.convert.pretokenizers import QWEN2
 from okno.convert.tokenizer_files import AddedToken, TokenizerConfig, TokenizerJson, TokenizerModel
 from okno.core.errors import ModelUnusable
+from okno.inspect.pretokenizers import QWEN2
 
 _GPT2: dict[str, object] = {"type": "ByteLevel"}
 _QWEN2: dict[str, object] = {

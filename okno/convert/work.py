@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from okno.convert.checkpoint import Checkpoint
+from okno.convert.finite import check_finite
 from okno.convert.layout import FACTORS, Piece, Target
 from okno.convert.rope_factors import rope_factors
 from okno.convert.values import changed, encoded
@@ -52,6 +53,7 @@ def _piece_jobs(
 
     def make(first: int, n_rows: int) -> Bytes:
         rows = checkpoint.rows(piece.source, piece.first + first, n_rows)
+        check_finite(rows, stored.dtype, piece.source, checkpoint.folder / stored.part)
         new = changed(rows, stored.dtype, target.change, head_dim, shift)
         dtype = "F32" if target.change == "shift" else stored.dtype
         return encoded(new, dtype, ggml_type)

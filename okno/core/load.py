@@ -14,6 +14,9 @@ from okno.core.window import MAX_BATCH_SIZE, Window
 PARKED_SEQS = 16  # engine sequences kept beside the live ones for prefixes of earlier requests
 CELL_PAD = 256  # llama.cpp pads the cells of a cache to this (llama-kv-cache.cpp, FATTN_KQ_STRIDE)
 FlashAttention = Literal["auto", "on", "off"]
+HEAD_ROWS = 128  # of one call of a prediction head
+HIDDEN_ROWS = 4096  # kept for it of all sequences together, at least LEAST_HIDDEN_ROWS of each
+LEAST_HIDDEN_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,12 @@ class Load:
     flash_attention: FlashAttention = "auto"
     gpu_layers: int = -1
     kv_unified: bool = True
+
+    @property
+    def kept_hidden_rows(self) -> int:
+        """Hidden states kept of each live sequence for the model's prediction head."""
+        window = self.window
+        return min(window.ctx, max(LEAST_HIDDEN_ROWS, HIDDEN_ROWS // window.batch_size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +57,11 @@ def context_sizes(load: Load, *, shares_prefixes: bool) -> ContextSizes:
     cells = window.kv_pool_tokens if load.kv_unified else window.ctx * n_seq
     padded = (cells + CELL_PAD - 1) // CELL_PAD * CELL_PAD
     return ContextSizes(padded, window.step_tokens, n_seq, n_seq)
+
+
+def head_sizes(load: Load) -> ContextSizes:
+    """Those of the context of the model's prediction head: as many cells, the live sequences."""
+    window = load.window
+    padded = (window.kv_pool_tokens + CELL_PAD - 1) // CELL_PAD * CELL_PAD
+    n_batch = max(window.batch_size, min(window.step_tokens, HEAD_ROWS))
+    return ContextSizes(padded, n_batch, window.batch_size, window.batch_size)

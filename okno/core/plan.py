@@ -29,8 +29,8 @@ class MemoryParts:
     (without mmap) or doubles (with mmap) the stored ones; mapped: pages of the file itself, which
     the kernel can take back; kv: keys and values; state: recurrent; compute: scratch of a step;
     output: logits; process: interpreter, libraries, the engine's own books. Beside the model:
-    adapter: LoRA; draft: a draft model with its own cache and scratch; swap: main memory for
-    states that lose their cells, where so much was asked for.
+    adapter: LoRA; draft: a draft model or prediction head, with its cache and scratch; swap: main
+    memory for states that lose their cells, where so much was asked for.
     """
 
     weights_bytes: int = 0

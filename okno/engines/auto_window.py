@@ -193,9 +193,9 @@ def _against_free(memory: MemoryPlan) -> str:
 
 
 def _extras(parts: MemoryParts) -> str:
-    """What is beside the model, by the setting that asks for it."""
+    """What is beside the model, where one setting asks for it by that."""
     amounts = (
-        ("--lora", parts.adapter_bytes), ("--draft", parts.draft_bytes),
+        ("--lora", parts.adapter_bytes), ("what guesses", parts.draft_bytes),
         ("--swap-space", parts.swap_bytes),
     )  # fmt: skip
     return "".join(f", {name} {size(n_bytes)}" for name, n_bytes in amounts if n_bytes)

@@ -1,5 +1,5 @@
 """Memory of what a worker loads beside its model, known before either is loaded: adapters, a draft
-model (the engine's own dry run of its header), swap space."""
+model or the model's own prediction head (the engine's dry run of the header), swap space."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ from okno.inspect.adapter import check_adapter, read_adapter
 from okno.inspect.header import read_header
 from okno.plan.memory import Anchored
 from okno.plan.memory_extras import DraftMemory, Extras, draft_parts
+from okno.plan.memory_head import HeadMemory
 from okno.plan.words import size
 
 
 @contextmanager
 def extras_of(
-    options: WorkerOptions, header: ModelHeader, machine: Machine, loaded: Mapping[str, int] | None
+    options: WorkerOptions, header: ModelHeader, machine: Machine, *, head: bool, serves: bool
 ) -> Iterator[Extras]:
-    """What `options` ask for beside the model of `header`. loaded: bytes of a draft model that is
-    loaded already, by device, and does not change with the window. Raises ModelNotFound,
-    ModelUnusable for a file that is not sound or an adapter of another model."""
+    """What `options` ask for beside the model of `header`. head: its prediction head guesses.
+    serves: this process must not die of a header. Raises ModelNotFound, ModelUnusable for a file
+    that is not sound or an adapter of another model."""
     adapters = tuple(adapter_tensors(options.adapters, header))
     swap_bytes = options.swap_bytes or 0
-    if loaded is not None or not options.draft_path:
-        yield Extras(adapters, None if not loaded else lambda _load: loaded, swap_bytes)
+    if not (head or options.draft_path):
+        yield Extras(adapters, None, swap_bytes)
         return
-    with draft_memory(options, machine) as draft:
+    guessing = (
+        head_memory(Path(options.model_path), header, machine)
+        if head
+        else draft_memory(options, machine, in_process=not serves)
+    )
+    with guessing as draft:
         yield Extras(adapters, draft, swap_bytes)
 
 
@@ -47,12 +53,14 @@ def adapter_tensors(adapters: tuple[Adapter, ...], base: ModelHeader) -> Iterato
 
 
 @contextmanager
-def draft_memory(options: WorkerOptions, machine: Machine) -> Iterator[DraftMemory]:
+def draft_memory(
+    options: WorkerOptions, machine: Machine, *, in_process: bool
+) -> Iterator[DraftMemory]:
     """What the draft model takes beside a load of the model. Raises ModelUnusable for a file that
     is no sound GGUF."""
     path = Path(options.draft_path)
     header = read_header(path)
-    with DryRun(path, header, in_process=True) as dry_run:
+    with DryRun(path, header, in_process=in_process) as dry_run:
         memory = Anchored(header, machine, dry_run.memory)
 
         def of(load: Load) -> Mapping[str, int]:
@@ -65,8 +73,16 @@ def draft_memory(options: WorkerOptions, machine: Machine) -> Iterator[DraftMemo
         yield of
 
 
+@contextmanager
+def head_memory(path: Path, header: ModelHeader, machine: Machine) -> Iterator[DraftMemory]:
+    """What the prediction head of the GGUF at `path` takes beside a load of the model. The engine
+    is asked in a child: it ends its process over a head that is not as it expects."""
+    with DryRun(path, header, head=True) as context:
+        yield HeadMemory(header, machine, context)
+
+
 def notes_beside(options: WorkerOptions, draft: Mapping[str, int]) -> tuple[str, ...]:
-    """For people: what is there beside the model. draft: its bytes by device."""
+    """For people: what is there beside the model. draft: bytes by device of what guesses."""
     notes = [f"adapter {one.name}: scale {one.scale:g}" for one in options.adapters]
     for one in options.adapters:
         if left_out := read_adapter(Path(one.path)).left_out:
@@ -77,13 +93,20 @@ def notes_beside(options: WorkerOptions, draft: Mapping[str, int]) -> tuple[str,
     if options.draft_path:
         name = Path(options.draft_path).stem
         notes.append(f"draft model {name}: {size(sum(draft.values()))} with its own KV cache")
+    elif draft:
+        notes.append(f"prediction head (MTP): {size(sum(draft.values()))} with its own KV cache")
     return tuple(notes)
 
 
 def blaming(error: DoesNotFit, options: WorkerOptions, draft: Mapping[str, int]) -> DoesNotFit:
     """`error` with what else could be left out."""
     more = ""
-    if draft:
+    if draft and not options.draft_path:
+        more += (
+            f" The model's prediction head needs {size(sum(draft.values()))} of the memory; "
+            "--speculate lookup goes without it."
+        )
+    elif draft:
         more += (
             f" The draft model {Path(options.draft_path).stem} needs {size(sum(draft.values()))} "
             "of the memory; leave out --draft, or give a smaller one."

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from okno.core.calibration import Calibration, from_json
-from okno.core.errors import DoesNotFit
+from okno.core.errors import DoesNotFit, ModelUnusable, OknoError
+from okno.core.header import ModelHeader
 from okno.core.load import Load
 from okno.core.machine import Device, Machine
 from okno.core.plan import SpeedPlan
@@ -25,6 +26,7 @@ from okno.inspect.memory import own_bytes
 from okno.plan.goals import Goal
 from okno.plan.memory import DEFAULT_OVERHEAD, Anchored, Overhead
 from okno.plan.memory_extras import WithExtras
+from okno.plan.prediction_head import uses_head
 from okno.plan.refine import refinement_from
 from okno.plan.speed import Planner
 from okno.plan.speed_rough import computes_on_cpu, rough_calibration
@@ -34,39 +36,70 @@ NOTHING: Mapping[str, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """knows_rows: the learner starts from a calibration of what computes, or a lesson.
-    draft_bytes: of the draft model, by device."""
+    """knows_rows: the learner starts from a calibration of what computes, or a lesson. head: the
+    model's own prediction head guesses. draft_bytes: of what guesses, by device."""
 
     chosen: Chosen
     learner: Learner
     knows_rows: bool
+    head: bool = False
     draft_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a process that serves holds, by device: of everything on accelerators, and of the draft
-    model, which another window leaves as it is."""
+    """What a process that serves holds: of everything on accelerators, by device. head: its model
+    was loaded with the prediction head."""
 
     on_accelerators: Mapping[str, int]
-    draft_bytes: Mapping[str, int]
+    head: bool
 
 
 def choose_for(options: WorkerOptions, kv_type: KVType, loaded: Loaded | None = None) -> Choice:
     """The window for `options` here and now, with what they ask for beside the model. loaded: this
     process has the model loaded and serves: what it holds counts as free, and the engine is asked
     in a child, whose end costs nothing. Raises ModelUnusable for a file that is no sound GGUF,
-    BadSetting, DoesNotFit."""
+    BadSetting, DoesNotFit.
+
+    A prediction head that nobody named is left out where the engine fails over it, or where no
+    window fits beside it."""
+    header = read_header(Path(options.model_path))
+    if loaded is not None:
+        return _choose(options, kv_type, header, loaded, head=loaded.head)
+    has_draft_model = bool(options.draft_path)
+    if not uses_head(options.speculate, header, has_draft_model=has_draft_model):
+        return _choose(options, kv_type, header, None, head=False)
+    try:
+        return _choose(options, kv_type, header, None, head=True)
+    except (DoesNotFit, ModelUnusable) as error:
+        if options.speculate == "mtp":
+            raise
+        return _without_head(_choose(options, kv_type, header, None, head=False), error)
+
+
+def _without_head(choice: Choice, error: OknoError) -> Choice:
+    why = "nothing fits beside it" if isinstance(error, DoesNotFit) else error.message
+    note = f"the model's prediction head (MTP) is not used: {why}"
+    return replace(choice, chosen=replace(choice.chosen, notes=(*choice.chosen.notes, note)))
+
+
+def _choose(
+    options: WorkerOptions,
+    kv_type: KVType,
+    header: ModelHeader,
+    loaded: Loaded | None,
+    *,
+    head: bool,
+) -> Choice:
     path = Path(options.model_path)
-    header, machine = read_header(path), _machine(loaded.on_accelerators if loaded else NOTHING)
-    asked = _asked(options, kv_type)
+    machine = _machine(loaded.on_accelerators if loaded else NOTHING)
+    asked, serves = _asked(options, kv_type), loaded is not None
     known = _known_calibration(options, machine)
     refinement = refinement_from(options.refinement if known else None)
     planner = Planner(header, known or _guessed(options, machine), refinement)
-    held = loaded.draft_bytes if loaded else None
     with (
-        DryRun(path, header, in_process=loaded is None) as dry_run,
-        extras_of(options, header, machine, held) as extras,
+        DryRun(path, header, in_process=not serves) as dry_run,
+        extras_of(options, header, machine, head=head, serves=serves) as extras,
     ):
         inner = Anchored(header, machine, dry_run.memory, _overhead(options))
         memory = WithExtras(inner, header, machine, extras)
@@ -79,9 +112,12 @@ def choose_for(options: WorkerOptions, kv_type: KVType, loaded: Loaded | None = 
         draft = extras.draft_bytes(chosen.load)
     chosen = replace(chosen, notes=(*chosen.notes, *notes_beside(options, draft)))
     if header.is_embedding_model:
-        return Choice(chosen, RowLearner(), True, draft)
-    learner = StepLearner(planner.model(chosen.load), refinement, keeps=known is not None)
-    return Choice(chosen, learner, known is not None, draft)
+        return Choice(chosen, RowLearner(), True, head, draft)
+    learner = StepLearner(
+        planner.model(chosen.load), refinement,
+        keeps=known is not None, fills=header.shares_prefixes and chosen.load.kv_unified,
+    )  # fmt: skip
+    return Choice(chosen, learner, known is not None, head, draft)
 
 
 def _machine(held: Mapping[str, int]) -> Machine:

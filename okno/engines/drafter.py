@@ -1,4 +1,5 @@
-"""What speculation needs of a draft model; llama_draft.py is the real one."""
+"""What speculation needs of a draft model (llama_draft.py), or of the model's own prediction head
+(llama_mtp.py)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from okno.core.load import Load
 
 Known = NDArray[np.int32]
 
@@ -30,6 +33,11 @@ class Drafter(Protocol):
 
     def seconds(self, rows: int) -> float:
         """What one of its engine calls takes, as measured; 0: not measured yet."""
+        ...
+
+    def follow(self, load: Load) -> None:
+        """The large model's window has become that of `load`. Sequences that it has no place for
+        are forgotten; without memory for it there are no guesses any more."""
         ...
 
     def keep(self, ids: Collection[str]) -> None:

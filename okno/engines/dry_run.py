@@ -14,7 +14,7 @@ from pathlib import Path
 
 from okno.core.errors import ModelUnusable, OknoError, from_info
 from okno.core.header import ModelHeader
-from okno.core.load import Load
+from okno.core.load import Load, head_sizes
 from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
 from okno.engines.asked_child import AskedChild
 from okno.engines.dry_run_wire import (
@@ -46,15 +46,22 @@ class DryRun:
     It runs in a child process; in_process: right here, in a process that has started the engine
     and may die of the header (a worker about to load it).
 
-    header: of the same file, read again when not given. The plans hold what the engine itself
-    allocates; process memory and margin are added by plan.memory.
+    header: of the same file, read again when not given. head: of its prediction head's context, on
+    a model loaded with the head. The plans hold what the engine itself allocates; process memory
+    and margin are added by plan.memory.
     """
 
     def __init__(
-        self, path: str | Path, header: ModelHeader | None = None, *, in_process: bool = False
+        self,
+        path: str | Path,
+        header: ModelHeader | None = None,
+        *,
+        in_process: bool = False,
+        head: bool = False,
     ) -> None:
         self._path = Path(path)
         self.header = header or read_header(self._path)
+        self._head = head
         self._start: Callable[[], _Child | _Here] = _Here if in_process else _Child
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="okno-dry-run")
         self._child: _Child | _Here | None = None
@@ -80,7 +87,7 @@ class DryRun:
 
     def _load_model(self, gpu_layers: int) -> None:
         if self._child is None or self._gpu_layers != gpu_layers:
-            job = ModelJob(str(self._path), self._path.name, gpu_layers)
+            job = ModelJob(str(self._path), self._path.name, gpu_layers, self._head)
             self._gpu_layers = None
             self._ask(job)
             self._gpu_layers = gpu_layers
@@ -111,6 +118,8 @@ class DryRun:
             self._child = None
 
     def _context_job(self, load: Load) -> ContextJob:
+        if self._head:
+            return self._head_job(load)
         asked, embeds = asked_sizes(self.header, load), self.header.is_embedding_model
         return ContextJob(
             n_ctx=asked.n_ctx,
@@ -122,6 +131,13 @@ class DryRun:
             kv_unified=load.kv_unified and not embeds,
             embeds=embeds,
         )
+
+    def _head_job(self, load: Load) -> ContextJob:
+        sizes, flash = head_sizes(load), FLASH[load.flash_attention]
+        return ContextJob(
+            sizes.n_ctx, sizes.n_batch, sizes.n_seq_max, sizes.n_outputs_max, KV_TYPES["f16"],
+            flash, True, False, head=True,
+        )  # fmt: skip
 
     def _plan(self, measured: Measured, load: Load) -> MemoryPlan:
         output = measured.output_bytes

@@ -89,6 +89,7 @@ class Dry:
         params.no_alloc = True
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
         params.n_gpu_layers = job.gpu_layers
+        params.load_mtp = job.head
         _log.clear()
         self._model = lib.llama_model_load_from_file(job.path.encode(), params)
         if not self._model:
@@ -115,6 +116,8 @@ class Dry:
 
     def _open(self, job: ContextJob) -> lib.llama_context_p:
         params = lib.llama_context_default_params()
+        if job.head:
+            params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP
         params.n_ctx = job.n_ctx
         params.n_batch = params.n_ubatch = job.n_batch
         params.n_seq_max = job.n_seq_max

@@ -10,15 +10,17 @@ OUTPUT_STEP_BYTES = 2**20 / 100  # llama.cpp logs this buffer as "%.2f MiB"
 
 
 class ModelJob(msgspec.Struct, tag="model"):
-    """Read the header of `path`; name: for messages."""
+    """Read the header of `path`; name: for messages. head: with its prediction head."""
 
     path: str
     name: str
     gpu_layers: int
+    head: bool = False
 
 
 class ContextJob(msgspec.Struct, tag="context"):
-    """Open a context on it. kv_type, flash_attention: as llama_context_params has them."""
+    """Open a context on it. kv_type, flash_attention: as llama_context_params has them. head: that
+    of its prediction head."""
 
     n_ctx: int
     n_batch: int
@@ -28,6 +30,7 @@ class ContextJob(msgspec.Struct, tag="context"):
     flash_attention: int
     kv_unified: bool
     embeds: bool
+    head: bool = False
 
 
 class Buffer(msgspec.Struct):

@@ -41,6 +41,11 @@ class Vocabulary(Protocol):
         control tokens in the text become those tokens."""
         ...
 
+    def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        """Token ids of one text in parts, nothing put around it. Names of control tokens become
+        those tokens in the parts with True; in the others they are only characters."""
+        ...
+
     def label(self, token: int) -> bytes:
         """The token's bytes, a control token by its name."""
         ...

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from okno.plan.refine import Refinement
-from okno.plan.speed_attention import Part, batch_of
+from okno.plan.speed_attention import Batch, Part, batch_of, with_filler
 from okno.plan.speed_model import SpeedModel
 from okno.schedule.cost import Ahead, LearntRows, StepCost
 from okno.schedule.step import Step
@@ -17,6 +17,16 @@ Lesson = list[list[float]]
 
 class Learner(StepCost, Protocol):
     """A StepCost that the steps correct."""
+
+    def filler(self, step: Step, used_cells: int) -> int:
+        """Rows that nobody needs, with which `step` is shorter than without; mostly 0. used_cells:
+        as in learn."""
+        ...
+
+    def spare_rows(self, ahead: Ahead, prompt_rows: int) -> int:
+        """Likewise for the step `ahead` with so many rows of prompts: guesses there cost nothing
+        but their logits."""
+        ...
 
     def learn(self, step: Step, used_cells: int, seconds: float) -> None:
         """`step` took so long, sampling included. used_cells: of the whole pool, with the step's;
@@ -32,32 +42,38 @@ class Learner(StepCost, Protocol):
 class StepLearner:
     """Compares each step with its prediction; about 10 us a step. model: of the calibration
     alone, uncorrected. keeps: the model comes from a calibration, so that a lesson about it holds
-    as long as that does."""
+    as long as that does. fills: steps are filled up to where they are shortest."""
 
     model: SpeedModel
     refinement: Refinement = field(default_factory=Refinement)
     keeps: bool = True
+    fills: bool = False
 
     def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
         """Of the step `ahead` with so many rows of prompts and guesses, as far as it was learnt."""
-        n = ahead.decodes
-        parts = list(_decoding(n, ahead.decode_cells, guesses))
-        if prompt_rows:
-            parts.append(Part(1, prompt_rows, ahead.prompt_depth))
-        parked = max(0, ahead.used_cells - ahead.decode_cells - ahead.prompt_depth)
-        predicted_s = self.model.batch_s(batch_of(parts, parked), n + guesses)
-        return predicted_s * self._factor(n + prompt_rows + guesses)
+        batch = self._filled(_batch(ahead, prompt_rows, guesses))
+        predicted_s = self.model.batch_s(batch, ahead.decodes + guesses)
+        return predicted_s * self._factor(batch.n_rows)
+
+    def spare_rows(self, ahead: Ahead, prompt_rows: int) -> int:
+        """See Learner."""
+        return self._filler(_batch(ahead, prompt_rows, 0))
+
+    def filler(self, step: Step, used_cells: int) -> int:
+        """See Learner."""
+        return self._filler(_batch_of(step, used_cells))
+
+    def _filler(self, batch: Batch) -> int:
+        return self._filled(batch).n_rows - batch.n_rows
+
+    def _filled(self, batch: Batch) -> Batch:
+        return self.model.filled(batch) if self.fills else batch
 
     def learn(self, step: Step, used_cells: int, seconds: float) -> None:
         """See Learner."""
-        seen_cells = sum(span.start + len(span.tokens) for span in step.spans)
-        predicted_s = self.model.step_s(
-            [len(span.tokens) for span in step.spans],
-            [span.start for span in step.spans],
-            step.outputs,
-            parked_cells=max(0, used_cells - seen_cells),
-        )
-        self.refinement.observe(step.rows, predicted_s, seconds, flash=self.model.flash)
+        batch = with_filler(_batch_of(step, used_cells), step.filler)
+        predicted_s = self.model.batch_s(batch, step.outputs)
+        self.refinement.observe(batch.n_rows, predicted_s, seconds, flash=self.model.flash)
 
     def _factor(self, rows: int) -> float:
         return self.refinement.correction(rows, flash=self.model.flash).factor
@@ -65,6 +81,21 @@ class StepLearner:
     def lesson(self) -> Lesson | None:
         """The refinement as JSON."""
         return self.refinement.to_json() if self.keeps else None
+
+
+def _batch_of(step: Step, used_cells: int) -> Batch:
+    """Without filler."""
+    seen_cells = sum(span.start + len(span.tokens) for span in step.spans)
+    parts = [Part(1, len(span.tokens), span.start) for span in step.spans]
+    return batch_of(parts, max(0, used_cells - seen_cells))
+
+
+def _batch(ahead: Ahead, prompt_rows: int, guesses: int) -> Batch:
+    parts = list(_decoding(ahead.decodes, ahead.decode_cells, guesses))
+    if prompt_rows:
+        parts.append(Part(1, prompt_rows, ahead.prompt_depth))
+    parked = max(0, ahead.used_cells - ahead.decode_cells - ahead.prompt_depth)
+    return batch_of(parts, parked)
 
 
 def _decoding(count: int, cells: int, guesses: int) -> Iterator[Part]:
@@ -87,6 +118,14 @@ class RowLearner:
     def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
         """Of the step `ahead` with so many rows of prompts and guesses."""
         return self.rows.seconds(ahead, prompt_rows, guesses)
+
+    def spare_rows(self, ahead: Ahead, prompt_rows: int) -> int:
+        """None."""
+        return 0
+
+    def filler(self, step: Step, used_cells: int) -> int:
+        """None."""
+        return 0
 
     def learn(self, step: Step, used_cells: int, seconds: float) -> None:
         """See Learner."""

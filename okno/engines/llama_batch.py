@@ -39,8 +39,9 @@ class Batch:
         )
         self.struct.logits = _as(self._logits, ctypes.c_int8)
 
-    def fill(self, spans: Sequence[Span]) -> int:
-        """Write the spans; returns how many rows of logits the engine will give."""
+    def fill(self, spans: Sequence[Span], filler: int = 0, filler_seq: int = 0) -> int:
+        """Write the spans, and so many filler rows; returns how many rows of logits the engine will
+        give."""
         at, wanted = 0, 0
         for span in spans:
             end = at + len(span.tokens)
@@ -51,12 +52,18 @@ class Batch:
             self._logits[end - span.logits : end] = 1
             wanted += span.logits
             at = end
+        if filler:
+            end = at + filler
+            self._token[at:end] = self._logits[at:end] = 0
+            self._pos[at:end] = np.arange(filler, dtype=np.int32)
+            self._seq[at:end] = filler_seq
+            at = end
         self.struct.n_tokens = at
         return wanted
 
-    def want_all(self) -> None:
-        """Every row gives an output (embeddings)."""
-        self._logits[: self.struct.n_tokens] = 1
+    def want_all(self, filler: int = 0) -> None:
+        """Every row gives an output (embeddings), but for the last `filler` ones."""
+        self._logits[: self.struct.n_tokens - filler] = 1
 
 
 def float_rows(pointer: Any, rows: int, width: int) -> NDArray[np.float32]:

@@ -1,16 +1,17 @@
 """A draft model through llama.cpp: a second model and context in the same process.
 
 It follows the sequences of the large model lazily: what it lacks is computed when guesses are
-wanted, what differs is cut. Its cache has as many cells and live sequences as the large one's; a
-sequence that finds no room in it gets no guesses.
+wanted, what differs is cut. Its cache has as many cells and live sequences as the large one's, also
+after a resize; a sequence that finds no room in it gets no guesses.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import llama_cpp.llama_cpp as lib
 import msgspec
@@ -18,15 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from okno.core.errors import BadSetting, DoesNotFit
-from okno.core.load import CELL_PAD
+from okno.core.load import CELL_PAD, Load
 from okno.core.window import Window
 from okno.engines.drafter import Known
 from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems
 from okno.engines.llama_numbers import FLASH
+from okno.engines.llama_transfer import replaced
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
+from okno.schedule.resize import Move
 from okno.schedule.row_cost import RowCost
 from okno.schedule.sequence import IntBuffer, common_prefix
 from okno.schedule.step import Span
@@ -35,6 +38,8 @@ TO_END = -1
 # Published pairs pad their vocabularies differently; so much is allowed (llama.cpp,
 # common/speculative.cpp, SPEC_VOCAB_MAX_SIZE_DIFFERENCE).
 MOST_VOCAB_DIFFERENCE = 128
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -63,13 +68,39 @@ class LlamaDraft:
         self.size_bytes = model.size_bytes
         self._model = model
         self._n_own, self._n_common = own_vocab.n_tokens, min(own_vocab.n_tokens, vocab.n_tokens)
-        self._window = window
-        self._batch = Batch(window.step_tokens)
-        self._context = _open_context(model, window, options, threads)
-        self._memory = lib.llama_get_memory(self._context)
+        self._options, self._threads = options, threads
+        self._context: lib.llama_context_p | None = None
         self._held: dict[str, _Held] = {}
-        self._free_seqs = list(range(window.batch_size - 1, -1, -1))
         self._cost = RowCost()
+        self._use(_open_context(model, window, options, threads), window)
+
+    def follow(self, load: Load) -> None:
+        """See Drafter."""
+        window = load.window
+        if self._context is None or window == self._window:
+            return
+        self._held = fitting(self._held, window, lambda held: len(held.tokens))
+        moves = tuple(Move(held.seq, seq) for seq, held in enumerate(self._held.values()))
+        context, moved = replaced(
+            self._context,
+            moves,
+            lambda: _open_context(self._model, window, self._options, self._threads),
+        )
+        if not moved:
+            self._held.clear()
+        for seq, held in enumerate(self._held.values()):
+            held.seq = seq
+        self._use(context, window)
+
+    def _use(self, context: lib.llama_context_p | None, window: Window) -> None:
+        """Go on with `context`, of `window`, in which _held are its first sequences. None: there
+        are no guesses any more."""
+        self._context, self._window = context, window
+        self._batch = Batch(window.step_tokens)
+        if context is not None:
+            self._memory = lib.llama_get_memory(context)
+        n_seq = window.batch_size if context is not None else 0
+        self._free_seqs = list(range(n_seq - 1, len(self._held) - 1, -1))
 
     def seconds(self, rows: int) -> float:
         return self._cost.of(rows)
@@ -82,6 +113,8 @@ class LlamaDraft:
 
     def behind(self, id: str, known: Known) -> int:
         held = self._held.get(id)
+        if self._context is None:
+            return 1
         return len(known) - (self._agreement(held, known) if held is not None else 0)
 
     def advance(self, id: str, known: Known, rows: int) -> None:
@@ -185,6 +218,17 @@ class LlamaDraft:
             best = rows.argmax(axis=1)
         self._cost.learn(sum(len(span.tokens) for span in spans), time.perf_counter() - started)
         return [int(token) for token in best]
+
+
+def fitting(held: Mapping[str, T], window: Window, cells: Callable[[T], int]) -> dict[str, T]:
+    """Of the sequences `held`, as many as `window` has places for and cells, which each takes."""
+    found: dict[str, T] = {}
+    left = window.kv_pool_tokens
+    for id, one in held.items():
+        if len(found) < window.batch_size and cells(one) <= left:
+            found[id] = one
+            left -= cells(one)
+    return found
 
 
 def check_vocabularies(vocab: LlamaVocabulary, other: LlamaVocabulary, draft: str) -> None:

@@ -51,9 +51,16 @@ def recent_problems(count: int = 4) -> list[str]:
 
 
 class LlamaModel:
-    """A loaded model: the pointer, its metadata, and what decides how it can be run."""
+    """A loaded model: the pointer, its metadata, and what decides how it can be run. with_head:
+    also its prediction head."""
 
-    def __init__(self, options: WorkerOptions, on_progress: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        on_progress: Callable[[float], None],
+        *,
+        with_head: bool = False,
+    ) -> None:
         path = Path(options.model_path)
         _check_file(path)
 
@@ -63,6 +70,7 @@ class LlamaModel:
 
         params = lib.llama_model_default_params()
         params.n_gpu_layers = options.gpu_layers
+        params.load_mtp = with_head
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.mmap else lib.LLAMA_LOAD_MODE_NONE
         callback = lib.llama_progress_callback(progress)
         params.progress_callback = callback

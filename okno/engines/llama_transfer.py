@@ -10,11 +10,13 @@ a smaller one. Source: llama.cpp src/llama-kv-cache.cpp, state_write and state_r
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
+from okno.core.errors import DoesNotFit
 from okno.schedule.resize import Move, Moves
 
 Bytes = NDArray[np.uint8]
@@ -79,6 +81,24 @@ class Transfer:
             for move in self._moves
             if lib.llama_memory_seq_pos_max(memory, move.src) >= 0
         ]
+
+
+def replaced(
+    context: lib.llama_context_p, moves: Moves, open_new: Callable[[], lib.llama_context_p]
+) -> tuple[lib.llama_context_p | None, bool]:
+    """The context that open_new gives in the place of `context`, which is freed before, and whether
+    it has the sequences that `moves` names. None: open_new raised DoesNotFit."""
+    transfer = Transfer(whole=False)
+    saved = transfer.save(context, moves)
+    lib.llama_free(context)
+    try:
+        new = open_new()
+    except DoesNotFit:
+        return None, False
+    moved = saved and transfer.restore(new)
+    if not moved:
+        lib.llama_memory_clear(lib.llama_get_memory(new), False)
+    return new, moved
 
 
 def _rename(context: lib.llama_context_p, moves: Moves) -> None:

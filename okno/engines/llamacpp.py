@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 import msgspec
@@ -24,8 +26,10 @@ from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llama_embed import Embedder
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems, start_backend
+from okno.engines.llama_mtp import LlamaMtp, give_hidden_states
 from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
 from okno.engines.llama_resize import LlamaResize
+from okno.engines.llama_slides import slides_back
 from okno.engines.llama_states import HostStates, host_bytes
 from okno.engines.llama_vocab import LlamaVocabulary, vocabulary_of_model
 from okno.engines.protocol import WorkerOptions
@@ -61,11 +65,11 @@ class LlamaCpp:
         self._options = options
         start_backend()
         choice = choose_for(options, kv_type)
-        chosen, self.learner, self._draft_bytes = choice.chosen, choice.learner, choice.draft_bytes
+        chosen, self.learner, self._has_head = choice.chosen, choice.learner, choice.head
         self.load, self.notes, self._planned = chosen.load, chosen.notes, chosen.memory
-        self._model = LlamaModel(options, on_progress)
+        self._model = LlamaModel(options, on_progress, with_head=self._has_head)
         self._adapters = Adapters(self._model, options.adapters)
-        self.vocab = vocabulary_of_model(self._model.pointer)
+        self.vocab = vocabulary_of_model(self._model.pointer, Path(options.model_path))
         self.chat_template = self._model.chat_template
         self.adds_bos = self.vocab.adds_bos
         self.limits = _limits(self._model, chosen, options)
@@ -75,12 +79,17 @@ class LlamaCpp:
         self._states = HostStates()
         self._context: lib.llama_context_p | None = None
         self._embedder: Embedder | None = None
+        self._head: LlamaMtp | None = None
         if not self._model.is_embedding_model:
             self._context = self.open_context(self.load)
             self._memory = lib.llama_get_memory(self._context)
+            slides = options.kv_unified and slides_back(self._model, self._context)
+            self.limits = replace(self.limits, slides=slides)
             if not choice.knows_rows:
                 measure_rows(self.execute, self.learner, time.perf_counter, self._batch.capacity)
-        self.drafter = self._draft_model(options) if options.draft_path else None
+        if self._has_head:
+            self._head = LlamaMtp(self._model, self.load, self._threads)
+        self.drafter = self._draft_model(options) if options.draft_path else self._head
 
     def execute(self, step: Step) -> NDArray[np.float32]:
         if self._context is None:
@@ -91,10 +100,16 @@ class LlamaCpp:
         self.execute_operations(step.operations)
         if not step.spans:
             return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
-        wanted = self._batch.fill(step.spans)
+        filler_seq = self.limits.filler_seq if step.filler else None
+        filler = 0 if filler_seq is None else step.filler
+        wanted = self._batch.fill(step.spans, filler, filler_seq or 0)
         status = lib.llama_decode(self._context, self._batch.struct)
         if status != 0:
             raise EngineBroken(f"llama_decode returned {status}: {' | '.join(recent_log(10))}")
+        if self._head is not None:
+            self._head.observe(step.spans, self._context)
+        if filler_seq is not None:
+            lib.llama_memory_seq_rm(self._memory, filler_seq, -1, -1)
         if wanted == 0:
             return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
         return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)
@@ -115,7 +130,7 @@ class LlamaCpp:
         return (yield from self._embedder.embed(tokens, piece_rows))
 
     def _draft_model(self, options: WorkerOptions) -> LlamaDraft:
-        if not self.limits.truncates:
+        if not self.limits.takes_back:
             raise BadSetting(
                 f"--draft is of no use to {self.facts.name}: models of type "
                 f"{self._model.architecture} cannot take a wrong guess back. Leave it out."
@@ -161,10 +176,12 @@ class LlamaCpp:
     def prepare_resize(self, change: WindowChange) -> LlamaResize:
         """See engines.engine.Engine.prepare_resize."""
         options = changed_options(self._options, self.window, change)
-        loaded = Loaded(on_accelerators(self._planned), self._draft_bytes)
+        loaded = Loaded(on_accelerators(self._planned), self._has_head)
         same = self._with_same_attention(options)
         choice = choose_for(same, _checked_kv_type(options), loaded)
-        return LlamaResize(self, options, choice, _limits(self._model, choice.chosen, options))
+        limits = _limits(self._model, choice.chosen, options)
+        limits = replace(limits, slides=self.limits.slides)
+        return LlamaResize(self, options, choice, limits)
 
     def _with_same_attention(self, options: WorkerOptions) -> WorkerOptions:
         """`options` that keep flash attention on or off, if the states are to be kept: a state of
@@ -179,6 +196,11 @@ class LlamaCpp:
     def window(self) -> Window:
         """Of the context that serves."""
         return self.load.window
+
+    @property
+    def model(self) -> LlamaModel:
+        """What is loaded."""
+        return self._model
 
     @property
     def context(self) -> lib.llama_context_p | None:
@@ -204,6 +226,8 @@ class LlamaCpp:
         self.limits, self._options = resize.limits, resize.options
         self._batch = Batch(self.window.step_tokens)
         self._hold(context)
+        if self.drafter is not None:
+            self.drafter.follow(self.load)
         return before
 
     def close_context(self) -> None:
@@ -244,6 +268,8 @@ class LlamaCpp:
                 "Ask for a smaller --ctx or --batch-size."
             )
         self._adapters.apply_to(context)
+        if self._has_head:
+            give_hidden_states(context)
         return context
 
 
@@ -278,9 +304,11 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
     sizes = context_sizes(chosen.load, shares_prefixes=plain)
+    seq_ids = sizes.n_seq_max
+    fills = shares and seq_ids > window.batch_size
     return Limits(
         batch_size=window.batch_size,
-        seq_ids=sizes.n_seq_max,
+        seq_ids=seq_ids - fills,
         pool_cells=window.kv_pool_tokens,
         copies=shares,
         truncates=plain,
@@ -290,6 +318,7 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
         state_bytes=-(-sum(part.state_bytes for part in parts) // sizes.n_seq_max),
         outputs=sizes.n_outputs_max,
         walk_cells=WALK_CELLS if options.kv_unified and any(p.kv_bytes for p in parts) else 0,
+        filler_seq=seq_ids - 1 if fills else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -211,7 +211,18 @@ class EngineLoop:
             rows = self._prompt_rows(ahead)
             drafts = self.speculation.propose(self.scheduler, ahead, rows)
         self.meter.allowed = None
-        return self.scheduler.schedule(self.engine.window.step_tokens, self._prompt_rows, drafts)
+        most = self.engine.window.step_tokens
+        step = self.scheduler.schedule(most, self._prompt_rows, drafts)
+        return self._filled(step) if step.spans else step
+
+    def _filled(self, step: Step) -> Step:
+        """With rows that make it shorter, as far as rows and cells are free."""
+        pool = self.scheduler.pool
+        if self.scheduler.limits.filler_seq is None:
+            return step
+        free = min(self.engine.window.step_tokens - step.rows, pool.free)
+        filler = self.engine.learner.filler(step, pool.end)
+        return replace(step, filler=filler) if 0 < filler <= free else step
 
     def _prompt_rows(self, ahead: Ahead) -> int:
         """How many rows of prompts the step ahead may take."""

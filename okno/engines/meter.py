@@ -74,7 +74,7 @@ class StepMeter:
         )  # fmt: skip
         return StepRecord(
             self.log.count + 1, 0.0, why, self.allowed, _kinds(step.operations), live, waiting,
-            scheduler.pool.used, self._preempted(scheduler), pieces,
+            scheduler.pool.used, self._preempted(scheduler), pieces, filler=step.filler,
         )  # fmt: skip
 
     def _preempted(self, scheduler: Scheduler) -> int:

@@ -155,8 +155,9 @@ def describe_exit(code: int, stderr: list[str]) -> str:
 def worker_environment() -> dict[str, str]:
     """The environment of a worker. GOMP_SPINCOUNT: threads that wait for each other after every
     operation sleep after a short spin instead of a long one; on a machine with other work the
-    long one makes decoding many times slower (docs/decisions.md). DEVICE_ORDER: the ids that okno
-    plans with are the engine's. The user's own settings win."""
-    chosen = {"GOMP_SPINCOUNT": "3000"} | DEVICE_ORDER
+    long one makes decoding many times slower (docs/decisions.md). TOKENIZERS_PARALLELISM: texts
+    are encoded beside decoding, which has its own threads. DEVICE_ORDER: the ids that okno plans
+    with are the engine's. The user's own settings win."""
+    chosen = {"GOMP_SPINCOUNT": "3000", "TOKENIZERS_PARALLELISM": "false"} | DEVICE_ORDER
     fixed = {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": import_path()}
     return chosen | os.environ | fixed

@@ -142,12 +142,12 @@ class _Nonce:
         """Ids: control tokens where the template wrote them, plain text where a message did."""
         if not self._hidden:
             return vocab.encode(text, add_special=False, parse_special=True)
-        tokens: list[int] = []
-        for place, part in enumerate(self._found.split(text)):
-            literal = place % 2 == 1
-            piece = self._hidden[int(part)] if literal else part
-            tokens += vocab.encode(piece, add_special=False, parse_special=not literal)
-        return tokens
+        return vocab.encode_parts(
+            [
+                (self._hidden[int(part)], False) if place % 2 else (part, True)
+                for place, part in enumerate(self._found.split(text))
+            ]
+        )
 
     def _keep(self, match: re.Match[str]) -> str:
         self._hidden.append(match[0])

@@ -62,7 +62,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refinement: list[list[float]] | None = None
     process_bytes: int | None = None
     trace: bool = False
-    speculate: Literal["auto", "lookup", "draft", "off"] = "auto"
+    speculate: Literal["auto", "lookup", "draft", "mtp", "off"] = "auto"
     draft_path: str = ""
     draft_tokens: int = 8
     adapters: tuple[Adapter, ...] = ()

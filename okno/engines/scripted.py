@@ -78,6 +78,13 @@ class ByteVocabulary:
                 at += len(NAMES[match])
         return tokens
 
+    def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        return [
+            token
+            for text, parse_special in parts
+            for token in self.encode(text, add_special=False, parse_special=parse_special)
+        ]
+
     def label(self, token: int) -> bytes:
         return NAMES.get(token) or self.pieces[token]
 

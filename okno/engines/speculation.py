@@ -1,9 +1,9 @@
 """Speculation in the loop: who guesses next tokens, how many are checked, what was right.
 
 `propose` comes before the scheduler, `learn` after the step. Guesses come from a sequence's own
-text (schedule/lookup_source.py) or from a draft model (draft_source.py); how many are checked
-decides schedule/drafting.py. The answer is the same with and without: a guess is kept only where
-sampling agrees with it (Task.sample).
+text (schedule/lookup_source.py), from a draft model or the model's own prediction head
+(draft_source.py); how many are checked decides schedule/drafting.py. The answer is the same with
+and without: a guess is kept only where sampling agrees with it (Task.sample).
 """
 
 from __future__ import annotations
@@ -62,8 +62,14 @@ class _Checked:
     right: int = 0
 
 
+def no_rows(_ahead: Ahead, _prompt_rows: int) -> int:
+    """Every row costs something."""
+    return 0
+
+
 class Speculation:
     """One for a loop, used by its thread. cost: of a step; None: learnt here, from the steps.
+    spare_rows: of the step ahead with so many rows of prompts, those that cost nothing.
     looks_up: guess from the sequences' own text. drafter: guesses at most draft_tokens at once."""
 
     def __init__(
@@ -71,6 +77,7 @@ class Speculation:
         window: Window,
         *,
         cost: StepCost | None = None,
+        spare_rows: Callable[[Ahead, int], int] = no_rows,
         looks_up: bool = True,
         drafter: Drafter | None = None,
         draft_tokens: int = LONGEST_GUESS,
@@ -80,6 +87,7 @@ class Speculation:
         self._window = window
         self._measured = RowCost()
         self._cost: StepCost = cost or self._measured
+        self._spare_rows = spare_rows
         self._account = Account()
         self._text = LookupSource() if looks_up else None
         self._model = DraftSource(drafter, draft_tokens, self._account, clock) if drafter else None
@@ -104,7 +112,7 @@ class Speculation:
         if self._text is not None:
             self._text.guesses = {}
         decoding = [sequence for sequence in scheduler.live.values() if sequence.decoding]
-        if not decoding or not scheduler.limits.truncates:
+        if not decoding or not scheduler.limits.takes_back:
             return {}
         plain = self._plain(scheduler, ahead, prompt_rows)
         if self._is_hopeless(plain):
@@ -127,7 +135,9 @@ class Speculation:
         free = 0 if uncomputed else free
         if scheduler.limits.outputs is not None:
             free = min(free, scheduler.limits.outputs - len(live))
-        return Plain(ahead, rows - decodes, max(0, free))
+        free = max(0, free)
+        spare = min(free, self._spare_rows(ahead, rows - decodes)) if free else 0
+        return Plain(ahead, rows - decodes, free, spare)
 
     def _is_hopeless(self, plain: Plain) -> bool:
         """Not even guesses that are always right would pay beside so many rows."""
@@ -229,11 +239,12 @@ class Speculation:
 
 def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | None:
     """As the options ask; None: off, or the model cannot take a token back."""
-    if options.speculate == "off" or not engine.limits.truncates:
+    if options.speculate == "off" or not engine.limits.takes_back:
         return None
     return Speculation(
         engine.window,
-        looks_up=options.speculate != "draft",
+        spare_rows=lambda ahead, rows: engine.learner.spare_rows(ahead, rows),
+        looks_up=options.speculate in ("auto", "lookup"),
         drafter=engine.drafter,
         draft_tokens=options.draft_tokens,
     )

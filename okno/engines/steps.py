@@ -44,7 +44,8 @@ class Piece(msgspec.Struct, array_like=True, gc=False):
 class StepRecord(msgspec.Struct, array_like=True, gc=False):
     """One engine call. start_s: since the worker began. allowed: prompt rows that the step might
     take, None: no limit. operations: how many of each kind came before its rows. live, waiting,
-    used_cells: with the step scheduled; preemptions: by this step."""
+    used_cells: with the step scheduled; preemptions: by this step. filler: rows beside those of
+    its pieces that only made it shorter (Step.filler)."""
 
     step: int
     start_s: float
@@ -59,6 +60,7 @@ class StepRecord(msgspec.Struct, array_like=True, gc=False):
     schedule_s: float = 0.0
     engine_s: float = 0.0
     sample_s: float = 0.0
+    filler: int = 0
 
     @property
     def rows(self) -> int:

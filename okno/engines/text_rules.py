@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import llama_cpp.llama_cpp as lib
 import msgspec
+
+from okno.engines.added_tokens import added_pattern
 
 NFC, FIRST_SPACE = b"tokenizer.okno.nfc", b"tokenizer.okno.first_space"
 STRIP_AFTER = b"tokenizer.okno.strip_after"
@@ -37,8 +38,8 @@ class TextRules:
 
 def text_rules(model: lib.llama_model_p) -> TextRules:
     """Those that the file of a loaded model names."""
-    nfc, first_space = (_value(model, key) == b"true" for key in (NFC, FIRST_SPACE))
-    stripping = _value(model, STRIP_AFTER)
+    nfc, first_space = (metadata_text(model, key) == b"true" for key in (NFC, FIRST_SPACE))
+    stripping = metadata_text(model, STRIP_AFTER)
     try:
         strip_after = msgspec.json.decode(stripping or b"[]", type=tuple[str, ...])
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -46,7 +47,7 @@ def text_rules(model: lib.llama_model_p) -> TextRules:
     return TextRules(nfc, first_space, tuple(filter(None, strip_after)))
 
 
-def _value(model: lib.llama_model_p, key: bytes) -> bytes:
+def metadata_text(model: lib.llama_model_p, key: bytes) -> bytes:
     """The text of a metadata value; empty for none."""
     out = ctypes.create_string_buffer(256)
     length = lib.llama_model_meta_val_str(model, key, out, len(out))
@@ -54,14 +55,6 @@ def _value(model: lib.llama_model_p, key: bytes) -> bytes:
         out = ctypes.create_string_buffer(length + 1)
         lib.llama_model_meta_val_str(model, key, out, len(out))
     return out.value
-
-
-def added_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """Finds tokens that are matched in the text itself, the longest first; None without any."""
-    longest_first = sorted(filter(None, texts), key=len, reverse=True)
-    return (
-        re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
-    )
 
 
 def stripped(text: str, tokens: tuple[str, ...]) -> str:

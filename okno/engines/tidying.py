@@ -15,7 +15,7 @@ from okno.schedule.tidy import next_to_tidy, pays, tidy
 
 CALM_S = 0.1  # without work, before the pool is tidied: the next turn may be on its way
 LOOK_EVERY = 16  # steps
-SHARE_OF_STEP = 0.05  # spent beside live sequences
+SHARE_OF_STEP = 0.1  # spent beside live sequences
 FIRST_GUESS_BYTE_S = 0.5e-9
 LEARNING_RATE = 0.25
 

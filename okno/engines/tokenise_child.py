@@ -37,7 +37,7 @@ def _vocabulary(path: Path) -> LlamaVocabulary:
             f"{path.name} cannot be loaded: its header or vocabulary is damaged or of a newer "
             "format. Get it again, or try another quantisation."
         )
-    vocab = vocabulary_of_model(model)
+    vocab = vocabulary_of_model(model, path)
     if not vocab.n_tokens or lib.llama_vocab_type(lib.llama_model_get_vocab(model)) == 0:
         raise ModelUnusable(f"{path.name} has no vocabulary, so texts cannot be tokenised by it.")
     return vocab

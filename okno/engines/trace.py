@@ -43,6 +43,7 @@ def _step_args(record: StepRecord) -> TraceEvent:
         "prompt_rows": record.prompt_rows,
         "draft_rows": record.draft_rows,
         "accepted_drafts": record.accepted,
+        "filler_rows": record.filler,
         "why": record.why,
         "allowed_prompt_rows": record.allowed,
         "preemptions": record.preemptions,

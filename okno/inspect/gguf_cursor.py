@@ -97,6 +97,14 @@ class Cursor:
                 self.skip(self.length())
                 count -= 1
 
+    def strings(self, count: int) -> list[bytes]:
+        """The next `count` strings, kept."""
+        start = self.offset
+        self.skip_strings(count)
+        self.keep(self.offset - start)
+        data = self._source.read(start, self.offset - start)
+        return _strings_in(data, count, struct.Struct(self.order + "Q"))
+
     def keep(self, count: int) -> None:
         """Account for memory that the caller keeps."""
         self._kept_bytes += count
@@ -133,3 +141,13 @@ class Cursor:
         self._ahead = min(2 * self._ahead, LAST_BLOCK_BYTES)
         if len(self._block) < count:
             raise self.unsound("became shorter while it was read")
+
+
+def _strings_in(data: bytes, count: int, length: struct.Struct) -> list[bytes]:
+    """The `count` strings that `data` consists of, each after its length."""
+    found, at = [], 0
+    for _ in range(count):
+        start = at + length.size
+        at = start + length.unpack_from(data, at)[0]
+        found.append(data[start:at])
+    return found

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from okno.core.files import read_file
 from okno.inspect.listing import (
     Checkpoint,
     Listing,
@@ -39,6 +40,12 @@ def list_hub(cache: Path) -> Listing:
             models += found.models
             checkpoints += found.checkpoints
     return Listing(tuple(models), tuple(checkpoints), ())
+
+
+def repositories(cache: Path) -> list[str]:
+    """The names (`owner/repo`) of those that the cache has something of."""
+    named = (REPOSITORY.fullmatch(folder.name) for folder in _subfolders(cache))
+    return [f"{match[1]}/{match[2]}" for match in named if match]
 
 
 def list_snapshot(snapshot: Path, repository: str) -> Listing:
@@ -101,7 +108,7 @@ def _snapshot(repository: Path, commit: str | None) -> Path | None:
 def _commit(repository: Path, revision: str) -> str | None:
     """The commit of a branch, a tag or (the beginning of) a commit."""
     try:
-        text = (repository / "refs" / revision).read_text(encoding="ascii").strip()
+        text = read_file(repository / "refs" / revision, 200).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         text = revision
     if COMMIT.fullmatch(text):

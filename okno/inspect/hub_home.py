@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from okno.core.errors import BadSetting
+from okno.core.files import read_file
 
 MAX_TOKEN_BYTES = 4096
 YES = ("1", "on", "yes", "true")
@@ -37,8 +38,7 @@ def hub_token() -> str:
     named = os.environ.get("HF_TOKEN_PATH")
     path = _path(named) if named else hub_home() / "token"
     try:
-        with path.open("rb") as file:
-            found = file.read(MAX_TOKEN_BYTES).decode("utf-8", errors="replace")
+        found = read_file(path, MAX_TOKEN_BYTES).decode("utf-8", errors="replace")
     except OSError:
         return ""
     return _checked(_cleaned(found), str(path))

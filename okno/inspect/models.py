@@ -16,8 +16,11 @@ from pathlib import Path
 
 import platformdirs
 
+from okno.core.commands import quoted
 from okno.core.errors import BadSetting, ModelNotFound, ModelUnusable
+from okno.core.files import read_file
 from okno.core.paths import expanded
+from okno.inspect.adapter_kind import is_adapter, no_model
 from okno.inspect.hub_cache import (
     SNAPSHOTS,
     find_cached,
@@ -106,6 +109,12 @@ def find_by_name(asked: str, folder: Path) -> LocalModel | Checkpoint:
 def _narrowed(reference: Reference, folder: Path) -> list[LocalModel | Checkpoint]:
     """The files that a reference to more than a repository means: in the models folder (of no
     certain revision), else in the hub's cache."""
+    found = narrowed_in_folder(reference, folder) if reference.revision == MAIN else []
+    return found or find_cached(reference, hub_cache())
+
+
+def narrowed_in_folder(reference: Reference, folder: Path) -> list[LocalModel | Checkpoint]:
+    """The files in the models folder that a file or a quantisation of a repository means."""
     for written in (reference.id, reference.id.replace("/", "_")):
         listing = list_folder(folder)
         here = tuple(
@@ -114,9 +123,9 @@ def _narrowed(reference: Reference, folder: Path) -> list[LocalModel | Checkpoin
             if any(word.startswith(f"{written}/") for word in model.spellings)
         )
         found = narrowed(replace(listing, models=here, checkpoints=()), reference, written)
-        if found and reference.revision == MAIN:
+        if found:
             return found
-    return find_cached(reference, hub_cache())
+    return []
 
 
 def _only(
@@ -126,12 +135,13 @@ def _only(
     own: Listing = NOTHING,
     hub: Sequence[LocalModel | Checkpoint] = (),
 ) -> LocalModel | Checkpoint:
-    """The one entry of `found`."""
+    """The one entry of `found`; adapters among models do not count."""
+    found = _without_adapters(found)
     if len(found) == 1:
-        return found[0] if isinstance(found[0], Checkpoint) else checked(found[0])
+        return checked(found[0])
     if found:
         raise ModelNotFound(
-            f"{_quoted(asked)} fits {len(found)} models: {_names(found)}. Give one of these names."
+            f"{_shown(asked)} fits {len(found)} models: {_names(found)}. Give one of these names."
         )
     raise _nothing_found(asked, folder, own, hub)
 
@@ -142,15 +152,30 @@ def _loadable(found: LocalModel | Checkpoint) -> LocalModel:
         return found
     raise ModelUnusable(
         f"{found.name} holds {found.format} weights, and this needs a GGUF file. `okno convert "
-        f"{found.name}` makes one."
+        f"{quoted(found.name)}` makes one."
     )
 
 
-def checked(model: LocalModel) -> LocalModel:
-    """`model`, when its file begins like a GGUF file."""
+def _without_adapters(
+    found: Sequence[LocalModel | Checkpoint],
+) -> Sequence[LocalModel | Checkpoint]:
+    """The models of several; all of them where there are only adapters."""
+    models = [one for one in found if not is_adapter(one)] if len(found) > 1 else []
+    return models or found
+
+
+def checked(model: LocalModel | Checkpoint) -> LocalModel | Checkpoint:
+    """`model`, when it is no adapter, and its file (if it is one) begins like a GGUF file."""
+    if isinstance(model, LocalModel):
+        _check_magic(model)
+    if is_adapter(model):
+        raise no_model(model)
+    return model
+
+
+def _check_magic(model: LocalModel) -> None:
     try:
-        with model.path.open("rb") as file:
-            magic = file.read(len(GGUF_MAGIC))
+        magic = read_file(model.path, len(GGUF_MAGIC))
     except OSError as error:
         raise cannot_be_read(model.path, error) from None
     if magic != GGUF_MAGIC:
@@ -158,7 +183,6 @@ def checked(model: LocalModel) -> LocalModel:
             f"{model.path} is not a GGUF file (it begins with {magic!r} instead of {GGUF_MAGIC!r})."
             " Was the download cut short, or is it another format?"
         )
-    return model
 
 
 def _means_a_path(asked: str, path: Path) -> bool:
@@ -175,8 +199,11 @@ def _at_path(path: Path, asked: str) -> LocalModel | Checkpoint:
     if kind == "file":
         return checked(LocalModel(stem_of(path), path, split_size_bytes(path)))
     if kind == "other":
-        raise ModelUnusable(f"{_quoted(asked)} is neither a file nor a folder.")
-    raise ModelNotFound(f"There is no file {_quoted(asked)}.")
+        raise ModelUnusable(
+            f"{_shown(asked)} is neither a file nor a folder but a pipe or a device, which okno "
+            "does not read. Give a GGUF file, or a folder of weights."
+        )
+    raise ModelNotFound(f"There is no file {_shown(asked)}.")
 
 
 def _in_folder(folder: Path) -> LocalModel | Checkpoint:
@@ -187,15 +214,16 @@ def _in_folder(folder: Path) -> LocalModel | Checkpoint:
     if whole.parent.name == SNAPSHOTS:
         repository = whole.parent.parent.name.removeprefix("models--")
         found = list_snapshot(whole, repository.replace("--", "/")).entries
+    found = _without_adapters(found)
     if len(found) == 1:
-        return found[0] if isinstance(found[0], Checkpoint) else checked(found[0])
+        return checked(found[0])
     if found:
         raise ModelNotFound(
             f"{folder} holds {len(found)} models: {_names(found)}. Give the path of one file."
         )
     checkpoint = checkpoint_of(folder.resolve(), [folder / name for name in names])
     if checkpoint is not None:
-        return checkpoint
+        return checked(checkpoint)
     raise ModelNotFound(f"{folder} holds no .gguf file and no .safetensors weights.")
 
 
@@ -208,7 +236,7 @@ def _check_characters(asked: str) -> None:
     for character in asked:
         if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
             raise ModelNotFound(
-                f"The model name {_quoted(asked)} contains the invisible or invalid character "
+                f"The model name {_shown(asked)} contains the invisible or invalid character "
                 f"U+{ord(character):04X}; no model is called that."
             )
 
@@ -219,20 +247,20 @@ def _nothing_found(
     """The error that helps most."""
     if ".." in asked.replace("\\", "/").split("/"):
         return ModelNotFound(
-            f"{_quoted(asked)} leads out of the models folder, and there is no such file. "
+            f"{_shown(asked)} leads out of the models folder, and there is no such file. "
             "Give a name in the folder, or the path of a .gguf file."
         )
     if asked in own.leading_out:
         return ModelNotFound(
-            f"{_quoted(asked)} is a link that leads out of the models folder. "
+            f"{_shown(asked)} is a link that leads out of the models folder. "
             "Give the path of the .gguf file itself."
         )
     known = [DEMO, *(entry.name for entry in (*own.entries, *hub))]
-    message = f"There is no model {_quoted(asked)} in {folder}. {_offer(asked, known)}"
+    message = f"There is no model {_shown(asked)} in {folder}. {_offer(asked, known)}"
     if parse_reference(asked) is not None:
         message += (
-            f" If it is a Hugging Face repository: `okno pull {asked}` fetches it, and `okno "
-            "serve` does so by itself."
+            f" If it is a Hugging Face repository: `okno pull {quoted(asked)}` fetches it, and "
+            "`okno serve` does so by itself."
         )
     return NotHere(message)
 
@@ -250,7 +278,7 @@ def _names(models: Sequence[LocalModel | Checkpoint]) -> str:
     return f"{shown}, …" if len(models) > 8 else shown
 
 
-def _quoted(name: str) -> str:
+def _shown(name: str) -> str:
     """The name as one printable, short word."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return f"'{text[:80]}…'" if len(text) > 80 else f"'{text}'"

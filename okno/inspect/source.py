@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from okno.core.errors import ModelNotFound, ModelUnusable
+from okno.core.files import open_file
 
 MAX_READ_BYTES = 256 * 1024 * 1024  # of one file's header; the largest known have 20 MiB
 FIRST_BLOCK_BYTES = 256 * 1024
@@ -86,9 +87,7 @@ def too_much_read(where: str) -> ModelUnusable:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        if path.exists() and not path.is_file():
-            raise ModelUnusable(f"{path} is not a file. Give the path of a model file.")
-        return path.open("rb")
+        return open_file(path)
     except FileNotFoundError:
         raise ModelNotFound(f"There is no file {path}.") from None
     except (OSError, ValueError) as error:

@@ -1,4 +1,5 @@
-"""What a load takes beside the model and its window: adapters, a draft model, swap space."""
+"""What a load takes beside the model and its window: adapters, a draft model or the model's own
+prediction head, swap space."""
 
 from __future__ import annotations
 
@@ -23,14 +24,16 @@ FLOAT_BYTES = 4
 @dataclass(frozen=True, slots=True)
 class Extras:
     """adapters: tensors of LoRA (`NAME.lora_a`, `NAME.lora_b`), of all adapters. draft: bytes of
-    the draft model by device, beside a load of the model. swap_bytes: main memory for states."""
+    the draft model or the prediction head by device, beside a load of the model. swap_bytes: main
+    memory for states. spares_draft: where no window fits, the worker goes without what guesses."""
 
     adapters: tuple[TensorInfo, ...] = ()
     draft: DraftMemory | None = None
     swap_bytes: int = 0
+    spares_draft: bool = False
 
     def draft_bytes(self, load: Load) -> Mapping[str, int]:
-        """By device; empty without a draft model."""
+        """By device; empty where nothing beside the model guesses."""
         return self.draft(load) if self.draft is not None else {}
 
 
@@ -54,7 +57,7 @@ class WithExtras:
         extras, split = self._extras, split_layers(self._header, self._machine, load)
         more: dict[str, Counter[str]] = {device: Counter() for device in devices}
         for tensor in extras.adapters:
-            found = more[_device_of(tensor.name, split, len(self._header.layers))]
+            found = more[device_of(tensor.name, split, len(self._header.layers))]
             found["adapter_bytes"] += tensor.n_bytes
             found["compute_bytes"] = max(found["compute_bytes"], self._scratch_bytes(tensor, load))
         for device, n_bytes in extras.draft_bytes(load).items():
@@ -79,7 +82,7 @@ def draft_parts(plan: MemoryPlan) -> dict[str, int]:
     return {device.device: device.parts.model_bytes for device in plan.devices}
 
 
-def _device_of(name: str, split: Split, n_layer: int) -> str:
+def device_of(name: str, split: Split, n_layer: int) -> str:
     """Where the tensor that an adapter's tensor belongs to is: llama.cpp puts both on one device
     (llama-adapter.cpp); beside the input layer, in main memory."""
     layer = LAYER.match(name)

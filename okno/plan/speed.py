@@ -45,7 +45,7 @@ class Planner:
         self._header, self._calibration = header, calibration
         self._refinement = refinement or Refinement()
         self._models: dict[Cache, SpeedModel] = {}
-        self._decodes: dict[tuple[Cache, int, int], tuple[float, float]] = {}
+        self._decodes: dict[tuple[Cache, bool, int, int], tuple[float, float]] = {}
         self._prompts: dict[tuple[Cache, int, int, int], float] = {}
 
     def predict(self, load: Load, *, fill_tokens: int, prompt_tokens: int) -> SpeedPlan:
@@ -82,12 +82,14 @@ class Planner:
 
     def _decode(self, load: Load, batch_size: int, fill: int) -> tuple[float, float]:
         """(seconds, relative error) of a step in which all decode."""
-        key = (self._cache(load), batch_size, fill)
+        key = (self._cache(load), load.kv_unified, batch_size, fill)
         if key not in self._decodes:
-            model, batch = self.model(load), batch_of([Part(batch_size, 1, fill)])
+            model = self.model(load)
+            batch = batch_of([Part(batch_size, 1, fill)])
+            batch = model.filled(batch) if load.kv_unified else batch
             seconds = model.batch_s(batch, batch_size)
             error = relative_error(model, batch, batch_size)
-            self._decodes[key] = self._refined(model, batch_size, seconds, error)
+            self._decodes[key] = self._refined(model, batch.n_rows, seconds, error)
         return self._decodes[key]
 
     def _refined(

@@ -54,6 +54,13 @@ def batch_of(parts: Iterable[Part], parked_cells: int = 0) -> Batch:
     return Batch(kept, rows, padded(used + parked_cells))
 
 
+def with_filler(batch: Batch, rows: int) -> Batch:
+    """`batch` and so many rows that see only their own cells."""
+    if not rows:
+        return batch
+    return Batch((*batch.parts, Part(rows, 1, 0)), batch.n_rows + rows, batch.walked)
+
+
 def split_cells(seen: int, walked: int, threads: int) -> int:
     """Cells that take as long as the busiest thread of a single row, which may have all `seen`."""
     return min(seen * threads, walked)

@@ -19,6 +19,8 @@ from okno.plan.speed_work import AttentionLayers
 
 Costs = Sequence[AttentionCost]
 LEAST_SHARE = 0.2  # a line through two costs is not followed below this share of the first
+# Two shapes differ by no more than this factor; a measurement that other programs disturbed may.
+MOST_RATIO = 5.0
 
 
 def cost_at(costs: Costs, kv: str, layers: AttentionLayers, swept_bytes: int) -> AttentionCost:
@@ -152,8 +154,9 @@ def _in_proportion(
 
 
 def _times(curve: Curve, wanted: Curve, base: Curve) -> Curve:
+    """`curve`, times `wanted` over `base`."""
     seconds = tuple(
-        s * at(wanted, cells) / at(base, cells)
+        s * min(max(at(wanted, cells) / at(base, cells), 1 / MOST_RATIO), MOST_RATIO)
         for cells, s in zip(curve.at, curve.seconds, strict=True)
     )
     return Curve(curve.at, seconds, curve.spread)

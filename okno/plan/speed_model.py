@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from okno.core.calibration import Calibration
 from okno.core.header import ModelHeader
-from okno.plan.speed_attention import Attention, Batch, Part, batch_of
+from okno.plan.speed_attention import Attention, Batch, Part, batch_of, with_filler
 from okno.plan.speed_attention_cost import cost_at
 from okno.plan.speed_rows import line, slimness, table
 from okno.plan.speed_types import bits_of, nearest_type
 from okno.plan.speed_work import Experts, Matrices, Work, work_of
 
 TABLE_ROWS = 1024
+FILLED_ROWS = 128  # beyond, a few rows more or less matter little
+MOST_FILLER, FILLER_GAIN = 15, 0.97
 STATE_TRAFFIC_BYTES = 12  # an f32 value read and written, and its inputs
 Floats = NDArray[np.float64]
 
@@ -51,6 +53,7 @@ class SpeedModel:
         self._outputs = self._matrices_table(self.work.output_rows)
         self._outputs += np.arange(TABLE_ROWS + 1) * self._sampling_s()
         self._fixed = calibration.step_s + self.work.ops * calibration.op_s
+        self._filled = _filled(self._products) if header.shares_prefixes else None
 
     def step_s(
         self,
@@ -68,6 +71,13 @@ class SpeedModel:
             batch_of(parts, parked_cells), len(rows) if outputs is None else outputs
         )
 
+    def served_s(
+        self, rows: Sequence[int], depths: Sequence[int], outputs: int, *, parked_cells: int = 0
+    ) -> float:
+        """`step_s` of the step as it is served: filled up where that makes it shorter."""
+        parts = [Part(1, n, depth) for n, depth in zip(rows, depths, strict=True)]
+        return self.batch_s(self.filled(batch_of(parts, parked_cells)), outputs)
+
     def batch_s(self, batch: Batch, outputs: int) -> float:
         """`step_s` of a prepared batch."""
         products = self._at(self._products, batch.n_rows)
@@ -83,7 +93,19 @@ class SpeedModel:
 
     def decode_step_s(self, batch_size: int, fill_tokens: int) -> float:
         """Seconds of a step in which each of batch_size sequences with fill_tokens decodes."""
-        return self.batch_s(batch_of([Part(batch_size, 1, fill_tokens)]), batch_size)
+        return self.batch_s(self.filled(batch_of([Part(batch_size, 1, fill_tokens)])), batch_size)
+
+    def filled(self, batch: Batch) -> Batch:
+        """`batch` with rows that nobody needs, where a step is shorter with them: the products
+        take rows in groups. They see no cells but their own, and give no logits."""
+        rows = batch.n_rows
+        if self._filled is None or not 0 < rows < len(self._filled):
+            return batch
+        more = int(self._filled[rows]) - rows
+        if not more:
+            return batch
+        filled = with_filler(batch, more)
+        return filled if self.batch_s(filled, 0) < self.batch_s(batch, 0) else batch
 
     def _at(self, seconds: Floats, rows: int) -> float:
         if rows <= TABLE_ROWS:
@@ -149,3 +171,14 @@ class SpeedModel:
         known, factor = nearest_type(type, tuple(self.calibration.weights))
         single = self.calibration.weights[known].seconds[0] * factor
         return single, single
+
+
+def _filled(seconds: Floats) -> NDArray[np.int64]:
+    """For up to FILLED_ROWS rows, how many a step is to have: the count from there on, at most
+    MOST_FILLER more, that takes the least time, if that is clearly less. seconds: by rows."""
+    counts = np.arange(FILLED_ROWS + 1)
+    ahead = np.stack([seconds[counts + more] for more in range(MOST_FILLER + 1)])
+    best = ahead.argmin(axis=0)
+    pays = ahead[best, counts] < FILLER_GAIN * ahead[0]
+    pays[0] = False
+    return counts + np.where(pays, best, 0)

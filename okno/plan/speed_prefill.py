@@ -73,7 +73,7 @@ def _piece_s(model: SpeedModel, rows: int, depth: int, neighbours: Neighbours) -
     parts = [Part(n, 1, neighbours.depth)] if n else []
     if rows:
         parts.append(Part(1, rows, depth))
-    return model.batch_s(batch_of(parts), n)
+    return model.batch_s(model.filled(batch_of(parts)), n)
 
 
 def _output_s(model: SpeedModel, neighbours: int) -> float:

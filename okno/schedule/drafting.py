@@ -27,6 +27,7 @@ SHARED_MEMORY = 0.99
 PRIOR_WEIGHT = 4.0
 LEAST_CHANCE = 0.05
 MARGIN = 1.2  # what is predicted to be so much faster is tried (docs/decisions.md)
+SPARE_MARGIN = 1.02  # in rows that cost nothing but their logits
 
 ALLOWANCE = 0.02
 CREDIT_STEPS = 4
@@ -95,11 +96,13 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """The step without guesses. free_rows: that guesses may take at most."""
+    """The step without guesses. free_rows: that guesses may take at most. spare_rows: of these, at
+    first, so many that would be filled with nothing otherwise, to make the step shorter."""
 
     ahead: Ahead
     prompt_rows: int
     free_rows: int
+    spare_rows: int = 0
 
     @property
     def rows(self) -> int:
@@ -160,7 +163,8 @@ def choose(
     if len(offers) > 1:
         rows.sort(key=_gain, reverse=True)  # stable: a sequence's own rows stay in order
     rows = rows[: plain.free_rows]
-    best, best_rate = 0, MARGIN * plain.rows / plain_s
+    plain_rate = plain.rows / plain_s
+    best, best_rate = 0, plain_rate
     expected, drafting_s = float(plain.rows), 0.0
     drafted: dict[int, int] = {}
     for count, (gain, depth, offer) in enumerate(rows, 1):
@@ -169,8 +173,10 @@ def choose(
             beside = drafted.get(depth, 0)
             drafted[depth] = beside + 1
             drafting_s += draft_s(beside + 1) - (draft_s(beside) if beside else 0.0)
-        rate = expected / (plain.seconds(cost, count) + drafting_s)
-        if rate > best_rate:
+        is_spare = count <= plain.spare_rows and not drafting_s
+        rate = expected / (plain_s if is_spare else plain.seconds(cost, count) + drafting_s)
+        margin = SPARE_MARGIN if is_spare else MARGIN
+        if rate > max(best_rate, margin * plain_rate):
             best, best_rate = count, rate
     return Choice(_lengths(rows[:best]), best_rate * plain_s / plain.rows) if best else NOTHING
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
 from okno.schedule.sequence import Sequence
@@ -35,6 +35,7 @@ class FairQueue:
         self._served: OrderedDict[str, float] = OrderedDict()  # last charged last
         self._heap: list[tuple[float, str]] = []
         self._in_heap: set[str] = set()
+        self._weights: Counter[float] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -43,12 +44,16 @@ class FairQueue:
         """The sequence of this id, if it waits."""
         return self._by_id.get(id)
 
-    def first(self) -> Sequence | None:
-        """The next to be taken."""
-        if self._resumed:
-            return self._resumed[0]
-        client = self._least_served()
-        return None if client is None else self._by_client[client][0]
+    @property
+    def heaviest(self) -> float:
+        """The largest weight that waits; 0 when nobody does."""
+        return max(self._weights, default=0.0)
+
+    def firsts(self) -> Iterator[Sequence]:
+        """The first of each client, those served least first; resumed ones before."""
+        yield from self._resumed
+        for client in sorted(self._by_client, key=lambda client: (self._served[client], client)):
+            yield self._by_client[client][0]
 
     def place(self, sequence: Sequence) -> int:
         """How many are before `sequence`, which waits, in the order of `__iter__`: there each
@@ -86,13 +91,17 @@ class FairQueue:
             if client not in self._in_heap:
                 self._in_heap.add(client)
                 heapq.heappush(self._heap, (served, client))
-        self._by_id[sequence.id] = sequence
+        self._put(sequence)
         insort(line, sequence, key=_turn)
 
     def add_resumed(self, sequence: Sequence) -> None:
         """A preempted sequence, before all that wait; the oldest of them first."""
-        self._by_id[sequence.id] = sequence
+        self._put(sequence)
         insort(self._resumed, sequence, key=lambda s: s.arrival)
+
+    def _put(self, sequence: Sequence) -> None:
+        self._by_id[sequence.id] = sequence
+        self._weights[sequence.weight] += 1
 
     def charge(self, client: str, tokens: float) -> None:
         """`client` was served `tokens` more (divided by their weight)."""
@@ -104,6 +113,9 @@ class FairQueue:
 
     def remove(self, sequence: Sequence) -> None:
         del self._by_id[sequence.id]
+        self._weights[sequence.weight] -= 1
+        if not self._weights[sequence.weight]:
+            del self._weights[sequence.weight]
         if sequence in self._resumed:
             self._resumed.remove(sequence)
             return

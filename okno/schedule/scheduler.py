@@ -88,7 +88,7 @@ class Scheduler:
         """The next step, of at most `row_budget` rows (never less than one per decoding sequence,
         however small the budget), of which prompt pieces take at most what prompt_rows says to
         the step ahead. drafts: guessed next tokens of decoding sequences; they run in rows and
-        cells that are free anyway, if sequences can be cut back."""
+        cells that are free anyway, if they can be taken back."""
         self._admit()
         decoding = [s for s in self.live.values() if s.decoding]
         mixed = len(decoding) < len(self.live)
@@ -98,7 +98,7 @@ class Scheduler:
         if prompt_rows is not None and ahead is not None and ahead.prompt_tokens:
             left = min(left, prompt_rows(ahead))
         prompts = self._prompt_spans(left, must=not decodes) if mixed else []
-        if drafts and self.limits.truncates:
+        if drafts and self.limits.takes_back:
             free = self._free_rows(row_budget, [*decodes, *prompts])
             decodes = self._with_drafts(decodes, drafts, free)
         if not decodes and not prompts:
@@ -158,15 +158,35 @@ class Scheduler:
     def _admit(self) -> None:
         if not len(self.waiting):
             return
-        victim = self._victim()
-        if victim is not None:
-            del self.live[victim.id]
-            self.cache.leave(victim)
         slots = self.limits.batch_size - len(self.live)
         if slots > 0:
             self._start_some(slots)
-        if victim is not None:
+        else:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        """With no slot free, the first in the queue that may takes one from another."""
+        counts = Counter([s.client for s in self.live.values()])
+        most, least = max(counts.values()), min([s.weight for s in self.live.values()])
+        if most < 2 and least >= self.waiting.heaviest:
+            return
+        for sequence in self.waiting.firsts():
+            if least >= sequence.weight and most <= counts[sequence.client] + 1:
+                continue
+            victim = self._victim(sequence, counts)
+            if victim is None or not self._starts_without(victim, sequence):
+                continue
+            del self.live[victim.id]
+            self.cache.leave(victim)
+            self._start(sequence, self.cache.best_reuse(sequence))
+            self.waiting.remove(sequence)
+            self._charge_start(sequence)
             self.waiting.add(victim)
+            return
+
+    def _start(self, sequence: Sequence, reuse: Reuse | None) -> None:
+        self.live[sequence.id] = sequence
+        self.cache.start(sequence, reuse)
 
     def _start_some(self, slots: int) -> None:
         """Of those that wait, the first that can, at most so many."""
@@ -182,8 +202,7 @@ class Scheduler:
                 continue
             if not self._has_room(sequence, reuse, self.live):
                 break
-            self.live[sequence.id] = sequence
-            self.cache.start(sequence, reuse)
+            self._start(sequence, reuse)
             started.append(sequence)
             computing.append(sequence)
             if len(started) == slots:
@@ -192,27 +211,16 @@ class Scheduler:
             self.waiting.remove(sequence)
             self._charge_start(sequence)
 
-    def _victim(self) -> Sequence | None:
-        """With no slot free, the next in the queue takes one from a client that has at least two
-        more than its own, or from a sequence of lower priority: the youngest of these goes back to
-        its line, its state parked. None where nobody has to, or that would not be enough."""
-        if len(self.live) < self.limits.batch_size:
-            return None
-        head = self.waiting.first()
-        assert head is not None
-        counts = Counter([s.client for s in self.live.values()])
-        least = min([s.weight for s in self.live.values()])
-        if least >= head.weight and max(counts.values()) <= counts[head.client] + 1:
-            return None
+    def _victim(self, head: Sequence, counts: Mapping[str, int]) -> Sequence | None:
+        """Who gives `head` its slot: one of a client that has at least two more than its own, or of
+        lower priority, the youngest of these. Its state is parked, and it goes back to its line.
+        counts: live sequences by client."""
         victims = [
             s for s in self.live.values()
             if s.weight < head.weight
             or (counts[s.client] > counts[head.client] + 1 and s.weight == head.weight)
         ]  # fmt: skip
-        victim = max(victims, key=lambda s: (-s.weight, counts[s.client], s.arrival), default=None)
-        if victim is None or not self._starts_without(victim, head):
-            return None
-        return victim
+        return max(victims, key=lambda s: (-s.weight, counts[s.client], s.arrival), default=None)
 
     def _starts_without(self, victim: Sequence, head: Sequence) -> bool:
         """`head` could start at once if `victim` were not live."""

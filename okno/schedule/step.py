@@ -98,13 +98,16 @@ class Sampled(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Step:
     """One engine call: first the operations, in order, then all spans in one batch. Without
-    spans there is nothing to do."""
+    spans there is nothing to do. filler: rows beside, in free cells, that only make the step
+    shorter; nothing of them stays."""
 
     operations: tuple[Operation, ...]
     spans: tuple[Span, ...]
+    filler: int = 0
 
     @property
     def rows(self) -> int:
+        """Of the spans."""
         return sum([len(span.tokens) for span in self.spans])
 
     @property
@@ -122,12 +125,14 @@ class Step:
 class Limits:
     """batch_size: live sequences at most. seq_ids: engine sequences (live and parked).
     pool_cells: KV cells. copies: prefixes can be shared between sequences (unified pool).
-    truncates: a sequence can be rolled back to any length (plain attention). parks: finished
-    sequences are kept for later prefixes. host_bytes: of host memory for states of sequences, each
-    of cell_bytes per token and state_bytes beside. outputs: rows with logits in one step at most
-    (never less than batch_size); None: as many as there are rows. walk_cells: every step walks the
-    cells of all sequences up to the highest used one, in multiples of so many; 0: each only its
-    own."""
+    truncates: a sequence can be rolled back to any length (plain attention). slides: not to any,
+    but by the drafts of its last step (sliding windows: those pushed out what nobody sees).
+    parks: finished sequences are kept for later prefixes. host_bytes: of host memory for states of
+    sequences, each of cell_bytes per token and state_bytes beside. outputs: rows with logits in one
+    step at most (never less than batch_size); None: as many as there are rows. walk_cells: every
+    step walks the cells of all sequences up to the highest used one, in multiples of so many; 0:
+    each only its own. filler_seq: an engine sequence beyond seq_ids for Step.filler; None: there
+    can be none."""
 
     batch_size: int
     seq_ids: int
@@ -140,6 +145,13 @@ class Limits:
     state_bytes: int = 0
     outputs: int | None = None
     walk_cells: int = 0
+    filler_seq: int | None = None
+    slides: bool = False
+
+    @property
+    def takes_back(self) -> bool:
+        """Wrong drafts can be taken back, before the next step."""
+        return self.truncates or self.slides
 
     def stored_bytes(self, tokens: int) -> int:
         """Of host memory for the state of a sequence with so many tokens."""

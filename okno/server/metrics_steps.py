@@ -31,7 +31,7 @@ def tally_metrics(tally: Tally) -> Iterator[Metric]:
 
 
 def _drafts(tally: Tally) -> Iterator[Metric]:
-    """Guessed tokens by who guessed: the sequences' own text, or a draft model."""
+    """Guessed tokens by who guessed: the sequences' own text, or a model."""
     sources = {"text": tally.from_text, "model": tally.from_model}
     checked = CounterMetricFamily(
         "okno_drafted_tokens", "Guessed tokens that were computed", labels=["source"]

@@ -63,6 +63,7 @@ def step_body(record: StepRecord) -> dict[str, object]:
         "prompt_rows": record.prompt_rows,
         "draft_rows": record.draft_rows,
         "accepted_drafts": record.accepted,
+        "filler_rows": record.filler,
         "why": record.why,
         "allowed_prompt_rows": record.allowed,
         "operations": record.operations,

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from okno.core.errors import ModelUnusable
+from okno.core.files import open_file
 
 HEAD_BYTES = 1 << 20
 SAMPLES = 64
@@ -19,7 +20,7 @@ def model_identity(path: Path) -> str:
     try:
         size = path.stat().st_size
         digest = hashlib.sha256(size.to_bytes(8, "little"))
-        with path.open("rb") as file:
+        with open_file(path) as file:
             digest.update(file.read(HEAD_BYTES))
             for number in range(SAMPLES):
                 file.seek(max(0, size - SAMPLE_BYTES) * number // max(1, SAMPLES - 1))

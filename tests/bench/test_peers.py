@@ -12,7 +12,13 @@ import pytest
 from benchmarks.peers import batched_bench, build_llama_server, scenarios
 from benchmarks.peers.adapters import LlamaCppPython, LlamaServer, VllmCpu, Work, Xllamacpp, peers
 from benchmarks.peers.scenarios import SCENARIOS, Scenario
-from benchmarks.peers.scene import CALIBRATION_WORDS, ScenarioFailed, Scene, measured_scene
+from benchmarks.peers.scene import (
+    CALIBRATION_WORDS,
+    ScenarioFailed,
+    Scene,
+    Stream,
+    measured_scene,
+)
 from benchmarks.peers.table import (
     Results,
     better,
@@ -183,10 +189,15 @@ async def test_a_server_that_refuses_fails_the_scenario_with_its_own_words(key: 
         await played(BY_KEY[key], stub)
 
 
-async def test_streams_that_end_before_the_prompt_is_read_measure_no_gap() -> None:
-    stub = Stub(texts=("a",) * 5, finish_reason="stop")
-    with pytest.raises(ScenarioFailed, match="ended before"):
-        await played(BY_KEY["stall"], stub)
+async def test_a_stream_that_ended_before_the_prompt_was_read_tells_no_gap() -> None:
+    with serving(Stub(texts=("a",) * 5, finish_reason="stop")) as address:
+        scene = Scene(Target(address, "/v1/completions"), 1.0, seed=3)
+        stream = Stream(scene, scene.request(0, 16, 5))
+        await stream.task
+        last_s = stream.times_s[-1]
+        assert len(stream.gaps_s(0.0, last_s)) == 4
+        with pytest.raises(ScenarioFailed, match="ended before"):
+            stream.gaps_s(0.0, last_s + 0.001)
 
 
 async def test_tokens_per_word_come_from_the_server() -> None:

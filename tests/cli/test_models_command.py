@@ -7,16 +7,20 @@ import os
 from typing import ClassVar
 
 import pytest
+import typer
 
 from okno.cli import chat as chat_module
 from okno.cli import partner as partner_module
-from okno.cli.app import run
+from okno.cli.app import load_command, run
 from okno.cli.chat_session import Session
+from okno.cli.options import GivenFlags, with_settings
 from okno.cli.partner import local_url, private_flags
 from okno.config.load import Given, load
 from okno.core.errors import EngineFailed
+from okno.inspect.models import find_local
 from tests.cli.support import OKNO
 from tests.cli.test_end_to_end import Served
+from tests.lora import peft_tensors, random_factors, write_adapter, write_peft
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +62,32 @@ def test_models_tells_what_is_in_the_files(tmp_path, capsys, make_model):
     assert found["small"]["ctx_train"] == 1024
     assert found["small"]["n_layer"] == 6
     assert "GGUF version 0" in found["broken"]["problem"]
+
+
+def test_an_adapter_is_listed_as_one_and_never_taken_for_a_model(tmp_path, capsys, make_model):
+    base = make_model("tiny", "F16")
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    (folder / "saiga-7b.gguf").write_bytes(base.read_bytes())
+    write_adapter(folder / "saiga-lora.gguf", random_factors(base))
+    write_peft(folder / "peft", peft_tensors(base, random_factors(base)))
+    assert run(["models", "--json", "--models-dir", str(folder)]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert {name: entry["format"] for name, entry in found.items()} == {
+        "demo": "GGUF", "saiga-7b": "GGUF", "saiga-lora": "LoRA", "peft": "LoRA",
+    }  # fmt: skip
+    assert "problem" not in found["saiga-lora"]
+    assert run(["models", "--models-dir", str(folder)]) == 0
+    assert capsys.readouterr().out.count("LoRA adapter, for --lora") == 2
+    assert find_local("saiga", folder).name == "saiga-7b", "of several the one that is a model"
+    for asked in ("saiga-lora", str(folder / "saiga-lora.gguf"), "peft", str(folder / "peft")):
+        for command in ("serve", "plan", "tokens"):
+            flag = [] if command == "plan" else ["--model"]
+            text = [__file__] if command == "tokens" else []
+            code = run([command, *text, *flag, asked, "--models-dir", str(folder)])
+            said = capsys.readouterr().err
+            assert (code, "is a LoRA adapter, a change to a model" in said) == (1, True), said
+            assert "`--lora '" in said, "the path has a space"
 
 
 def test_models_for_programs_is_json_and_nothing_else(tmp_path, capsys, monkeypatch):
@@ -152,3 +182,43 @@ def test_the_private_server_gets_the_settings_but_never_a_key_on_its_command_lin
         ("api_key", Given("secret", "command line", "--api-key")),
     ]
     assert private_flags(given) == ["--ctx", "64"]
+
+
+def test_the_private_server_gets_switches_and_lists_as_serve_takes_them():
+    """What `okno chat` was given, read back by the settings of `okno serve`."""
+    given = [
+        ("load_in_4bit", Given(True, "command line", "--load-in-4bit")),
+        ("prefix_cache", Given(False, "command line", "--no-prefix-cache")),
+        ("lora", Given(["a=my loras/a.gguf:0.5", "b.gguf"], "command line", "--lora")),
+    ]
+    flags = private_flags(given)
+    assert flags[:2] == ["--load-in-4bit", "--no-prefix-cache"]
+    taken: list[GivenFlags] = []
+
+    @with_settings("load_in_4bit", "prefix_cache", "lora")
+    def command(given: GivenFlags) -> None:
+        taken.append(given)
+
+    app = typer.Typer()
+    app.command()(command)
+    typer.main.get_command(app).main(flags, standalone_mode=False)
+    settings = load(taken[0], {}).settings
+    assert (settings.load_in_4bit, settings.prefix_cache) == (True, False)
+    assert settings.lora == ("a=my loras/a.gguf:0.5", "b.gguf")
+
+
+def test_chat_in_fewer_bits_or_with_an_adapter_starts_a_server_of_its_own(served, capsys):
+    for flags in (["--load-in-8bit"], ["--load-in-4bit"], ["--lora", "a.gguf"]):
+        assert run(["chat", *flags, "say hi"]) == 1
+        assert "a private server was started" in capsys.readouterr().err
+    assert run(["chat", "--load-in-8bit", "--load-in-4bit", "say hi"]) == 2
+    assert "contradict each other" in capsys.readouterr().err
+    assert run(["chat", "--url", served.url, "--load-in-8bit", "hi"]) == 2
+    assert "--load-in-8bit is for a server started here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["serve", "chat", "plan", "tune", "depth", "tokens", "convert"])
+@pytest.mark.parametrize("flag", ["--load-in-8bit", "--load-in-4bit"])
+def test_every_command_that_loads_a_model_takes_the_flag(command, flag, capsys):
+    options = [name for param in load_command(command).params for name in param.opts]
+    assert flag in options

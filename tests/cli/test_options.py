@@ -145,6 +145,7 @@ def test_speculation_reaches_the_worker():
         (ServeSettings(speculate="draft"), "needs a draft model"),
         (ServeSettings(speculate="off", draft="demo"), "contradict each other"),
         (ServeSettings(speculate="lookup", draft="demo"), "contradict each other"),
+        (ServeSettings(speculate="mtp", draft="demo"), "contradict each other"),
     ],
 )
 def test_a_draft_model_without_use_or_a_use_without_it_is_refused(asked, reason):

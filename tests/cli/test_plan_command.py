@@ -49,6 +49,26 @@ def test_a_plan_in_80_columns_without_colour_says_everything(capsys):
     assert re.search(r"^ +\*\d+ ", out, re.MULTILINE), "the pick is marked"
 
 
+def test_a_plan_in_fewer_bits_is_that_of_the_file_that_would_be_loaded(
+    capsys, make_model, monkeypatch
+):
+    def planned(*args: str) -> str:
+        code, out, err = outcome(capsys, "plan", *args, "--json")
+        assert code == 0, err
+        return str(json.loads(out)["model"]["file_type"])
+
+    floats, eight, four = (str(make_model("tiny", kind)) for kind in ("F16", "Q8_0", "Q4_0"))
+    assert planned(floats, "--load-in-8bit") == planned(floats, "--quant", "q8_0") == "Q8_0"
+    assert planned(floats, "--load-in-4bit") in ("Q4_K_M", "Q4_0")
+    assert planned(eight, "--load-in-4bit") in ("Q4_K_M", "Q4_0")
+    assert (planned(eight, "--load-in-8bit"), planned(four, "--load-in-8bit")) == ("Q8_0", "Q4_0")
+    assert planned("saiga2_13b", "--load-in-8bit", "--memory", "64GB") == "Q8_0"
+    code, _, err = outcome(capsys, "plan", floats, "--quant", "q8_0", "--load-in-4bit")
+    assert (code, "--load-in-4bit and --quant both say" in err) == (2, True)
+    monkeypatch.setenv("OKNO_LOAD_IN_4BIT", "1")
+    assert planned(floats, "--quant", "q8_0") == "Q8_0", "the command line says more"
+
+
 def test_the_users_own_command_is_judged(capsys):
     command = ["plan", "saiga2_13b", "--quant", "gptq-4bit", "--batch-size", "1", "--ctx", "2048",
                "--device", "cuda", "--memory"]  # fmt: skip
@@ -185,6 +205,23 @@ def test_a_draft_model_and_swap_space_are_part_of_the_plan(capsys):
     assert with_draft["swap_bytes"] == GIB // 2
     more = with_draft["needed_bytes"] - alone["needed_bytes"]
     assert more == with_draft["draft_bytes"] + GIB // 2
+
+
+def test_a_prediction_head_is_part_of_the_plan_unless_it_is_not_to_guess(capsys, make_model):
+    path = str(make_model("glm-mtp-tiny"))
+
+    def drafts(*args: str) -> int:
+        window = ("--batch-size", "2", "--ctx", "512")
+        code, out, _ = outcome(capsys, "plan", path, *window, "--json", *args)
+        assert code == 0
+        [device] = json.loads(out)["asked"]["memory"]["devices"]
+        return device["parts"]["draft_bytes"]
+
+    assert drafts() > 0
+    assert drafts("--speculate", "lookup") == 0
+    code, _, err = outcome(capsys, "plan", "demo", "--speculate", "mtp")
+    assert code == 2
+    assert "no prediction head" in err
 
 
 def test_adapters_are_part_of_the_plan_converted_or_not(capsys, tmp_path):

@@ -238,7 +238,7 @@ def test_rm_removes_what_okno_made(hub, capsys):
         ("two-lon", 1, "Nothing here is called 'two-lon', in full. Did you mean two-long?"),
         ("../two-long", 1, "Nothing here is called"),
         ("/etc/passwd", 1, "Nothing here is called"),
-        ("same", 1, "'same' is 2 things: same (in the models folder); "),
+        ("same", 1, "'same' is 2 things, so say which. in the models folder: `okno rm "),
         ("two-long", 2, "Without a terminal nothing is removed unless --yes is given"),
     ],
 )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,7 +49,8 @@ class Repo:
 class Hub:
     """cut_at: the next body is cut after so many bytes, once. stops_at: bodies stop there, and the
     connection stays open until `released`. flips: bodies arrive with one byte changed.
-    says: instead of what a repository is made of."""
+    says: instead of what a repository is made of. tells: `all` of a file, `no checksums`, or only
+    `names`."""
 
     repos: dict[str, Repo] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
@@ -56,6 +58,7 @@ class Hub:
     stops_at: int | None = None
     flips: bool = False
     says: bytes = b""
+    tells: str = "all"
     released: threading.Event = field(default_factory=threading.Event)
     url: str = ""
     port: int = 0
@@ -134,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         found = self._repo(name, revision)
         if found is not None:
             repo, commit = found
-            siblings = [_sibling(*item) for item in repo.files.items()]
+            siblings = [_sibling(*item, self.hub.tells) for item in repo.files.items()]
             told = {"id": name, "modelId": name, "sha": commit, "siblings": siblings}
             self._body(
                 self.hub.says or json.dumps(told).encode(), {"Content-Type": "application/json"}
@@ -153,6 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound")
             return
         digest = digest_of(data)
+        if self.hub.tells != "all":
+            self._body(data, {"X-Repo-Commit": commit, "ETag": f'"{zlib.crc32(data):x}-mirror"'})
+            return
         headers = {"X-Repo-Commit": commit, "ETag": f'"{digest}"'}
         if len(data) < LARGE_BYTES:
             self._body(data, headers)
@@ -229,7 +235,9 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def _sibling(name: str, data: bytes) -> dict[str, object]:
+def _sibling(name: str, data: bytes, tells: str) -> dict[str, object]:
+    if tells != "all":
+        return {"rfilename": name} | ({"size": len(data)} if tells == "no checksums" else {})
     told: dict[str, object] = {"rfilename": name, "size": len(data), "blobId": "0" * 40}
     if len(data) < LARGE_BYTES:
         return told | {"blobId": digest_of(data)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from okno.convert.adapter import located
+from okno.convert.finite import are_finite
 from okno.convert.progress import silent
 from okno.convert.ready import convert
 from okno.convert.wants import Wants
 from okno.core.errors import ModelNotFound, ModelUnusable, OknoError
+from okno.inspect.header import read_header
+from okno.inspect.models import find_local
 from tests.convert.checkpoint_files import LLAMA, llama_weights, write_checkpoint
+from tests.convert.small import small_checkpoint
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 
@@ -258,3 +265,68 @@ def test_any_configuration_converts_or_is_refused(sound: Path, changes: dict[str
         refused = error.message
     assert out.exists() != (len(refused) > 40)
     out.unlink(missing_ok=True)
+
+
+FILES = (
+    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "generation_config.json", "special_tokens_map.json", "quantize_config.json",
+    "chat_template.jinja", "model.safetensors.index.json", "tokenizer.model",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    folder = small_checkpoint(tmp_path / "Saiga")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(ModelUnusable, match=f"{name} cannot be read: it is a pipe, not a file"):
+        convert(folder, tmp_path / "made.gguf", Wants(), silent)
+    assert not (tmp_path / "made.gguf").exists()
+
+
+def test_a_pipe_or_a_device_as_a_model_or_an_adapter_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "device.gguf").symlink_to("/dev/zero")
+    for name in ("pipe.gguf", "device.gguf"):
+        with pytest.raises(ModelUnusable, match="neither a file nor a folder but a pipe"):
+            find_local(str(tmp_path / name), tmp_path / "models")
+        with pytest.raises(ModelUnusable, match="neither a file nor a folder but a pipe"):
+            located(str(tmp_path / name), tmp_path / "models")
+        with pytest.raises(ModelUnusable, match=r"is a (pipe|device), not a file"):
+            read_header(tmp_path / name)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, -np.nan])
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
+@pytest.mark.parametrize("wants", [Wants(), Wants(8), Wants(4)])
+def test_a_weight_that_is_no_number_is_refused_with_the_tensors_name(
+    tmp_path: Path, wrong: float, dtype: str, wants: Wants
+) -> None:
+    folder = small_checkpoint(tmp_path / "Saiga", "F32" if dtype == "F32" else "F16")
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    place = 8 + size + header[Q]["data_offsets"][0] + 4 * 1001
+    bits = np.array(wrong, "<f4").tobytes()
+    if dtype == "BF16":  # of all tensors: it is the same size
+        text = data[8 : 8 + size].replace(b'"F16"', b'"BF16"')
+        text = text.replace(b'"BF16", ', b'"BF16",')
+        data[8 : 8 + size] = text.ljust(size)
+        assert len(text) <= size
+    half = {"F16": np.array(wrong, "<f2").tobytes(), "BF16": bits[2:], "F32": bits}[dtype]
+    data[place : place + len(half)] = half
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelUnusable, match=f"{re.escape(Q)}.* no numbers .*: 1 of "):
+        convert(folder, tmp_path / "made.gguf", wants, silent)
+    assert not list(tmp_path.glob("made.gguf*"))
+
+
+def test_the_largest_numbers_are_numbers() -> None:
+    for dtype, kind in (("F16", np.float16), ("F32", np.float32), ("F64", np.float64)):
+        most = np.finfo(kind).max
+        assert are_finite(np.array([most, -most, 0, -0.0], kind), dtype)
+        assert not are_finite(np.array([0, -np.inf], kind), dtype)
+    assert are_finite(np.array([0x7F7F, 0xFF7F], np.uint16), "BF16")
+    assert not are_finite(np.array([0, 0xFF80], np.uint16), "BF16")
+    assert are_finite(np.array([], np.float16), "F16")
+    assert are_finite(np.array([0x7FFF_FFFF], np.int32), "I32")

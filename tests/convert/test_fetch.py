@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from okno.cli.offer import download_lines
 from okno.convert.fetch import fetch
 from okno.convert.fetch_plan import FetchPlan, plan_fetch
 from okno.core.errors import (
@@ -26,9 +27,11 @@ from okno.core.errors import (
 )
 from okno.inspect.hub_cache import find_cached
 from okno.inspect.listing import Checkpoint
+from okno.inspect.models import demo_model
 from okno.inspect.source_hub import Reference, open_reference, parse_reference
 from tests.cli.support import OKNO, clean_environment
 from tests.convert.hub import Hub, Repo, digest_of, serving
+from tests.convert.small import small_files
 
 MIB = 1024 * 1024
 LONG_BYTES = 24 * MIB  # more than two of the pieces that huggingface_hub writes at once
@@ -395,3 +398,35 @@ def test_the_library_is_imported_only_to_download():
     code = "import okno.cli.pull, okno.convert.obtain, sys; print('huggingface_hub' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
+
+
+@pytest.mark.parametrize("tells", ["no checksums", "only names"])
+def test_a_mirror_without_checksums_is_told_and_its_files_are_looked_at(hub, cache, tells):
+    hub.repos["owner/real"] = Repo({"demo.gguf": demo_model().path.read_bytes()})
+    hub.repos["owner/saiga"] = Repo(small_files())
+    hub.tells = tells
+    plan = plan_of("owner/real", cache)
+    assert [file.name for file in plan.unchecked] == ["demo.gguf"]
+    (told,) = [line for line in download_lines(plan) if "tells no checksum" in line]
+    assert told.startswith(f"{hub.url} tells no checksum of demo.gguf: only size and header")
+    assert fetch(plan).read_bytes() == demo_model().path.read_bytes()
+    folder = get("owner/saiga", cache)
+    assert (folder / "model.safetensors").read_bytes() == small_files()["model.safetensors"]
+    hub.tells = "all"
+    assert plan_of("owner/real", cache).unchecked == ()
+
+
+@pytest.mark.parametrize("tells", ["no checksums", "only names"])
+@pytest.mark.parametrize("name", ["model.safetensors", "demo.gguf"])
+def test_a_damaged_file_of_a_mirror_without_checksums_is_thrown_away(hub, cache, tells, name):
+    """Cut short, though the mirror's own length agrees; with another start."""
+    hub.tells = tells
+    whole = {**small_files(), "demo.gguf": demo_model().path.read_bytes()}
+    others = {} if name == "demo.gguf" else {n: d for n, d in whole.items() if n != "demo.gguf"}
+    for damaged in (whole[name][:-4096], b"<html>" + whole[name][6:]):
+        hub.repos["owner/bad"] = Repo({**others, name: damaged})
+        with pytest.raises(SourceUnreachable, match=f"{name} .* did not arrive .* thrown away"):
+            get("owner/bad", cache)
+        assert not list(cache.rglob(name))
+    hub.repos["owner/bad"] = Repo({**others, name: whole[name]})
+    assert get("owner/bad", cache).exists()

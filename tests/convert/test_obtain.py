@@ -93,13 +93,19 @@ def test_packed_weights_stay_as_they_are_and_why_is_said(folder, told):
     assert "in gptq are already quantised (GPTQ-4bit)" in told.said[0]
 
 
-def test_eight_bits_are_not_quantised_twice(folder, told, make_model: MakeModel):
+def test_four_bits_are_made_of_eight_and_eight_stay(folder, told, make_model: MakeModel):
     path = make_model("tiny", "Q8_0")
+    assert obtain(str(path), folder, Wants(8), told.listener).path == path
+    assert "are already quantised (Q8_0)" in told.said[0]
+    found = obtain(str(path), folder, Wants(4), told.listener)
+    assert read_header(found.path).file_type == "Q4_K_M"
+    assert found.path.stat().st_size < path.stat().st_size
+
+
+def test_six_bits_are_not_quantised_twice(folder, told, make_model: MakeModel):
+    path = make_model("tiny", "Q6_K")
     assert obtain(str(path), folder, Wants(4), told.listener).path == path
-    assert (
-        "keeps its weights as they are stored (Q8_0): okno quantises F32, F16, BF16 only"
-        in told.said[0]
-    )
+    assert "keeps its weights as they are stored (Q6_K): okno quantises F32" in told.said[0]
 
 
 def test_a_checkpoint_is_converted_once_and_keeps_its_name(folder, told):

@@ -163,6 +163,28 @@ def test_the_planner_predicts_what_is_written(
     assert checkpoint.described.tensors() == planned(checkpoint, Wants()).tensors
 
 
+@pytest.mark.parametrize("act_order", [(), ("down_proj",)])
+def test_eight_bits_become_four_when_that_is_asked_for(
+    tmp_path: Path, act_order: tuple[str, ...]
+) -> None:
+    """With the weights in their order, whatever the groups are; four bits stay as they are."""
+    packer = Packer(GPTQ | {"bits": 8}, act_order=act_order)
+    settings = {"hidden_size": 256, "intermediate_size": 512}
+    packed, plain = write_pair(tmp_path, "llama", packer, settings)
+    asked = convert(packed, tmp_path / "asked.gguf", Wants(4), silent)
+    assert asked.file_type == read_header(asked.path).file_type == "Q4_K_M"
+    of_floats = convert(plain, tmp_path / "floats.gguf", Wants(4), silent).path
+    exact = convert(plain, tmp_path / "exact.gguf", Wants(), silent).path
+    found, wanted, true = tensors(asked.path), tensors(of_floats), tensors(exact)
+    for name, value in true.items():
+        np.testing.assert_array_equal(found[name], wanted[name], name)
+        assert np.linalg.norm(found[name] - value) <= 0.1 * np.linalg.norm(value)
+    assert "were quantised from 8 bits to Q4_K, Q6_K, as asked" in " ".join(asked.notes)
+    assert "okno.reordered" not in read_header(asked.path).metadata
+    stays = convert(packed, tmp_path / "stays.gguf", Wants(8), silent)
+    assert "Q4" not in stays.file_type
+
+
 def test_a_file_in_the_original_order_says_nothing_of_another(tmp_path: Path) -> None:
     packed, _ = write_pair(tmp_path, "llama", Packer(GPTQ))
     assert "okno.reordered" not in read_header(made(packed)).metadata

@@ -5,9 +5,9 @@ import json
 import pytest
 from tokenizers import Regex, pre_tokenizers
 
-from okno.convert.pretokenizer_rules import GPT2, canonical, rules_of
-from okno.convert.pretokenizers import LLAMA3, QWEN2, pre_tokenizers_of
+from okno.convert.pretokenizer_rules import canonical, rules_of
 from okno.core.errors import ModelUnusable
+from okno.inspect.pretokenizers import GPT2, LLAMA3, QWEN2, pre_tokenizers_of
 
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 

@@ -35,15 +35,14 @@ def test_ids_are_those_of_sentencepiece(options: dict[str, Any], tmp_path: Path)
     if options is not UNIGRAM:
         assert other == []
     assert all(is_tie(text, vocab, reference) for text in other)
-    assert len(other) <= 50  # 6 and 16 were seen, in two environments; why they differ is not known
+    assert len(other) <= 50  # 6 and 16 were seen, in two environments
 
 
 def is_tie(text: str, vocab: LlamaVocabulary, reference: SentencePieceProcessor) -> bool:
-    """Both paths through a unigram model are as likely, to the precision of its float scores: the
-    engine adds them up in double precision, SentencePiece in single."""
+    """Both paths through a unigram model are the same tokens in another order, as likely to the
+    last digit: the engine adds their scores in double precision, SentencePiece in single."""
     found = vocab.encode(text, add_special=False, parse_special=False)
-    ours, theirs = (sum(map(reference.get_score, ids)) for ids in (found, reference.encode(text)))
-    return abs(ours - theirs) < 1e-6 * abs(theirs)
+    return sorted(found) == sorted(reference.encode(text))
 
 
 @pytest.mark.parametrize(("options", "before"), [(LLAMA2, b" "), (GEMMA, b"")])

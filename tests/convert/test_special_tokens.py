@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from okno.convert.fields import Field
-from okno.convert.pretokenizers import KNOWN
 from okno.convert.vocabulary import vocabulary_of
 from okno.core.errors import ModelUnusable
+from okno.inspect.pretokenizers import KNOWN
 from tests.convert.trained import byte_level, splits
 from tests.convert.vocab_engine import load_vocab
 

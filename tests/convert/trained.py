@@ -21,7 +21,7 @@ from tokenizers import (
     trainers,
 )  # fmt: skip
 
-from okno.convert.pretokenizers import FALCON
+from okno.inspect.pretokenizers import FALCON
 from tests.convert.sampled_texts import sampled_texts
 
 OKNO = Path(__file__).parents[2] / "okno"

@@ -50,4 +50,4 @@ def load_vocab(fields: Mapping[str, Field], path: Path) -> LlamaVocabulary:
     params.vocab_only = True
     model = lib.llama_model_load_from_file(str(path).encode(), params)
     assert model, "the engine does not load this vocabulary"
-    return vocabulary_of_model(model)
+    return vocabulary_of_model(model, path)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+
+import numpy as np
 
 from okno.advisor.learnt import Learnt, learnt, lesson_keeper
 from okno.core.load import Load
@@ -13,11 +16,15 @@ from okno.inspect.header import read_header
 from okno.inspect.models import demo_model
 from okno.plan.refine import Refinement
 from okno.plan.speed import Planner
+from okno.plan.speed_model import SpeedModel
 from okno.plan.speed_rough import rough_calibration
 from okno.schedule.cost import Ahead
+from okno.schedule.step import Span, Step
 from okno.store.calibrations import CalibrationKey, save_calibration
 from okno.store.database import Database
 from tests.engines.drive import DEMO, ask, chat, running
+from tests.plan.speed_cases import calibration
+from tests.plan.speed_cases import header as knee_header
 
 
 async def lesson(**changes):
@@ -47,6 +54,20 @@ def test_guesses_cost_their_rows_and_more_of_them_where_more_cells_are_seen():
     assert 0 < more_s(200, 4) < more_s(200, 9)
     assert more_s(200, 64) < more_s(200_000, 64)
     assert more_s(200, 0) == 0
+
+
+def test_a_step_is_predicted_and_learnt_with_the_rows_that_fill_it():
+    model = SpeedModel(knee_header(), calibration())
+    plain, filling = StepLearner(model), StepLearner(model, fills=True)
+    ahead = Ahead(decodes=3, decode_cells=300, used_cells=300)
+    assert (plain.spare_rows(ahead, 0), filling.spare_rows(ahead, 0)) == (0, 1)
+    assert filling.seconds(ahead, 0) < plain.seconds(ahead, 0)
+    one = np.array([5], dtype=np.int32)
+    step = Step((), tuple(Span(id, k, 100, one, 1) for k, id in enumerate("abc")))
+    assert (plain.filler(step, 300), filling.filler(step, 300)) == (0, 1)
+    filling.learn(replace(step, filler=1), 300, 2 * filling.seconds(ahead, 0))
+    weights = [group[0] for group in filling.refinement.to_json()]
+    assert weights[:4] == [0, 0, 1, 0]  # of 4 to 7 rows
 
 
 async def test_what_was_learnt_before_goes_on():

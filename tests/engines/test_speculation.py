@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from okno.bench.shapes import PRESETS, write_header
 from okno.core.errors import BadSetting, DoesNotFit
 from okno.core.request import Constraint, Request, Sampling, Stop
+from okno.core.window import WindowChange
 from okno.engines import draft_source
 from okno.engines.choice import choose_for
 from okno.engines.engine import Engine
@@ -21,6 +24,7 @@ from okno.engines.loop import EngineLoop, Leave
 from okno.engines.prepare import Preparer
 from okno.engines.prompt import PromptEncoder
 from okno.engines.protocol import Events, FromWorker, Submit
+from okno.engines.resizing import carry_out
 from okno.engines.sandbox import Sandbox
 from okno.engines.scripted import ScriptedEngine
 from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
@@ -312,6 +316,82 @@ def test_the_draft_model_catches_up_in_pieces(
     assert speculation.counts.right > 0
 
 
+# A resize -----------------------------------------------------------------------------------------
+
+
+def resized(bench: Bench, change: WindowChange) -> None:
+    """As the loop does it between two steps."""
+    prepared = bench.loop.engine.prepare_resize(change)
+    try:
+        prepared.open(bench.loop.scheduler.pool.used)
+        carry_out(prepared, bench.loop.scheduler, CLOCK)
+    finally:
+        prepared.release()
+
+
+def test_the_draft_model_follows_into_another_window() -> None:
+    """With what it has computed; sequences beyond the old window get guesses too."""
+    engine = LlamaCpp(
+        options(DEMO, threads=1, batch_size=2, ctx=256, draft_path=DEMO.model_path), lambda _f: None
+    )
+    drafter, text = engine.drafter, np.arange(300, 360, dtype=np.int32)
+    assert isinstance(drafter, LlamaDraft)
+    assert drafter.draft({"other": (text[::-1].copy(), 4)})
+    guesses = drafter.draft({"a": (text, 4)})
+    assert drafter.draft({"b": (text, 4)}) == {}, "no place"
+    drafter.keep(["a"])
+    lacks = drafter.behind("a", text)
+    resized(Bench(engine, None), WindowChange(batch_size=3, ctx=512))
+    assert drafter.behind("a", text) == lacks < 5
+    assert drafter.behind("b", text) == 60
+    again = drafter.draft(dict.fromkeys("abc", (text, 4)))
+    assert again == dict.fromkeys("abc", guesses["a"])
+    resized(Bench(engine, None), WindowChange(batch_size=1, ctx=256))
+    assert drafter.draft({"a": (text, 4)}) == guesses
+    assert drafter.draft({"b": (text, 4)}) == {}
+
+
+def test_a_resize_under_way_changes_no_answer() -> None:
+    engine = LlamaCpp(options(DEMO, threads=1, draft_path=DEMO.model_path), lambda _fraction: None)
+    asked = requests(*TEXTS)
+    plain = fresh(engine, None).run(asked)
+    speculation = by_model(engine)
+    bench = fresh(engine, speculation)
+    once, passes = bench.loop.once, itertools.count()
+
+    def once_and_resize() -> None:
+        if (count := next(passes)) in (6, 12):
+            resized(bench, WindowChange(ctx=2048 if count == 6 else 1024))
+        once()
+
+    bench.loop.once = once_and_resize  # type: ignore[method-assign]
+    drafted = bench.run(asked)
+    assert drafted.texts == plain.texts
+    assert speculation.counts.right > 0.8 * speculation.counts.checked
+    assert drafted.steps < plain.steps / 2
+
+
+def test_without_memory_in_the_new_window_nothing_is_guessed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = LlamaCpp(options(DEMO, threads=1, draft_path=DEMO.model_path), lambda _fraction: None)
+    drafter, text = engine.drafter, np.arange(300, 360, dtype=np.int32)
+    assert drafter is not None
+    assert drafter.draft({"a": (text, 4)})
+
+    def refuse(*_arguments: object) -> None:
+        raise DoesNotFit("no memory")
+
+    monkeypatch.setattr("okno.engines.llama_draft._open_context", refuse)
+    bench = fresh(engine, by_model(engine))
+    resized(bench, WindowChange(ctx=2048))
+    assert drafter.draft({"a": (text, 4)}) == {}
+    assert drafter.behind("a", text) == 1
+    drafter.advance("a", text, 8)
+    assert engine.window.ctx == 2048
+    assert bench.run(requests(TEXTS[0])).texts["0"]
+
+
 # What is asked ------------------------------------------------------------------------------------
 
 
@@ -340,7 +420,7 @@ def test_what_does_not_fit_beside_the_draft_model_is_refused(
 ) -> None:
     huge = tmp_path / "huge.gguf"
     write_header(PRESETS["llama-13b"], huge, "F32")
-    with pytest.raises(DoesNotFit, match=r"--draft [\d.]+ GiB.*The draft model huge needs"):
+    with pytest.raises(DoesNotFit, match=r"guesses [\d.]+ GiB.*The draft model huge needs"):
         choose_for(options(DEMO, draft_path=str(huge)), "f16")
 
 

@@ -13,7 +13,7 @@ from okno.core.plan import Figure, SpeedPlan
 from okno.plan.refine import Refinement
 from okno.plan.simulate import Arrival, simulate
 from okno.plan.speed import Planner, SpeedModel, predict_speed
-from okno.plan.speed_attention import batch_of
+from okno.plan.speed_attention import Part, batch_of
 from okno.plan.speed_rough import rough_calibration
 from okno.plan.speed_rows import table
 from okno.schedule.step import Limits
@@ -46,6 +46,37 @@ def test_a_step_is_the_sum_of_its_parts() -> None:
         + attention + 50e-6 + 32_000e-9
     )  # fmt: skip
     assert MODEL.step_s([1], [511]) == pytest.approx(expected)
+
+
+def filled_rows(model: SpeedModel, rows: int, depth: int = 100) -> int:
+    return model.filled(batch_of([Part(rows, 1, depth)])).n_rows
+
+
+def test_a_step_is_filled_up_to_where_it_is_shortest() -> None:
+    """Products in groups of four: 2 rows take longer than 4."""
+    found = {n: filled_rows(MODEL, n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 13, 15, 16)}
+    assert found == {1: 1, 2: 4, 3: 4, 4: 4, 5: 5, 6: 8, 7: 8, 8: 8, 13: 13, 15: 16, 16: 16}
+    four = batch_of([Part(3, 1, 100), Part(1, 1, 0)])
+    assert MODEL.decode_step_s(3, 100) == MODEL.batch_s(four, 3)
+    assert MODEL.decode_step_s(3, 100) < MODEL.step_s([1] * 3, [100] * 3)
+
+
+def test_a_step_without_a_knee_is_not_filled() -> None:
+    rising = Curve((1, 2, 4, 64), (50e-12, 55e-12, 60e-12, 900e-12), (0.0,) * 4)
+    model = SpeedModel(header(), calibration(weights={"Q4_0": rising, "Q6_K": rising}))
+    assert [filled_rows(model, n) for n in (1, 2, 3, 5, 63)] == [1, 2, 3, 5, 63]
+
+
+def test_rows_that_would_walk_many_cells_for_nothing_are_left_out() -> None:
+    """Without flash attention every row computes every cell."""
+    costly = Curve((1, 64), (20e-9, 20e-9), (0.0, 0.0))
+    attention = tuple(replace(cost, plain=costly) for cost in calibration().attention)
+    model = SpeedModel(header(), calibration(attention=attention), flash=False)
+    assert (filled_rows(model, 3, 10), filled_rows(model, 3, 10_000)) == (4, 3)
+
+
+def test_a_state_that_cannot_be_rolled_back_gets_no_filler() -> None:
+    assert filled_rows(SpeedModel(header(window=512), calibration()), 3) == 3
 
 
 def test_without_logits_the_last_layer_skips_what_lies_behind_its_attention() -> None:

@@ -29,14 +29,16 @@ from okno.convert.ready import convert
 from okno.convert.wants import Wants
 from tests.convert.packed_model import GPTQ, N_VOCAB, Packer, write_pair
 from tests.convert.packers import awq_gemm
-from tests.reference.checkpoints import Floats, kl_divergence, reference_logits
+from tests.reference.checkpoints import Floats, kl_divergence, mean_kl, reference_logits
 
 N_TOKENS = 64
-# Of the weights: where the repack is exact, and where offsets are rounded to 16 bits.
+# Of the weights: measured 1e-11 where the repack is exact, 3e-5 where offsets get 16 bits.
 MAX_KL = 1e-4
-# What the engine's products with 8-bit activations add in a model of 128 values: measured 0.005 at
-# the worst position, the same for Q4_0, Q4_1 and Q8_0.
-MAX_KL_OF_PRODUCTS = 0.05
+# What the engine's kernels add, which round activations to 8 bits whatever the type of the weights:
+# measured 1.2e-4 to 3.4e-4 times the variance of the logits, in the mean over positions
+# (docs/benchmarks/activation-rounding.md), and 4e-4 to 7e-4 here, where weights are 1.5 times as
+# large as usual. So the bound goes by the logits' spread.
+MAX_KL_BY_VARIANCE = 1e-3
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
 CASES: dict[str, tuple[str, Packer, dict[str, object]]] = {
     "symmetric": ("llama", Packer(GPTQ), {}),
@@ -104,8 +106,9 @@ def test_logits_are_those_of_the_dequantised_weights(tmp_path: Path, case: str) 
     tokens = [int(token) for token in np.random.default_rng(5).integers(1, N_VOCAB, N_TOKENS)]
     wanted = reference_logits(loaded(plain), tokens)
     assert wanted.std() > 0.5
-    weights = kl_divergence(wanted, engine_logits(in_floats(made), tokens))
-    products = kl_divergence(wanted, engine_logits(made, tokens))
-    print(json.dumps({"case": case, "weights": weights, "products": products}))  # noqa: T201
+    exact = engine_logits(in_floats(made), tokens)
+    weights = kl_divergence(wanted, exact)
+    products = mean_kl(exact, engine_logits(made, tokens)) / exact.var(axis=-1).mean()
+    print(json.dumps({"case": case, "weights": weights, "products": float(products)}))  # noqa: T201
     assert weights <= MAX_KL
-    assert products <= MAX_KL_OF_PRODUCTS
+    assert 1e-6 < products <= MAX_KL_BY_VARIANCE

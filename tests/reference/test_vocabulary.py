@@ -13,8 +13,8 @@ transformers = pytest.importorskip("transformers")
 
 from tokenizers.processors import TemplateProcessing  # noqa: E402
 
-from okno.convert.pretokenizers import KNOWN  # noqa: E402
 from okno.convert.vocabulary import vocabulary_of  # noqa: E402
+from okno.inspect.pretokenizers import KNOWN  # noqa: E402
 from tests.convert.sampled_texts import sampled_texts  # noqa: E402
 from tests.convert.trained import byte_level, save, splits  # noqa: E402
 from tests.convert.vocab_engine import load_vocab  # noqa: E402

@@ -29,6 +29,7 @@ class MirrorCache:
     limits: Limits
     held: dict[int, list[tuple[object, int]]] = field(default_factory=dict)
     host: dict[int, list[int]] = field(default_factory=dict)
+    newest: dict[int, int] = field(default_factory=dict)  # first position of the last step's rows
 
     def execute(self, step: Step) -> None:
         self.apply(step.operations)
@@ -36,7 +37,15 @@ class MirrorCache:
             row = self.held.setdefault(span.seq, [])
             assert span.start == len(row), "positions are contiguous"
             row.extend((object(), int(token)) for token in span.tokens)
+        self.newest = {span.seq: span.start for span in step.spans}
         assert self.used <= self.limits.pool_cells
+
+    def _can_cut(self, operation: Truncate) -> bool:
+        """With windows: down to the first row of the last step, before another one."""
+        if operation.length == 0 or self.limits.truncates:
+            return True
+        first = self.newest.get(operation.seq)
+        return self.limits.slides and first is not None and operation.length > first
 
     def apply(self, operations: Iterable[Operation]) -> None:
         for operation in operations:
@@ -47,7 +56,7 @@ class MirrorCache:
                 assert len(source) >= operation.length
                 self.held[operation.dst] = list(source[: operation.length])
             elif isinstance(operation, Truncate):
-                assert operation.length == 0 or self.limits.truncates
+                assert self._can_cut(operation)
                 del self.held[operation.seq][operation.length :]
             elif isinstance(operation, Save):
                 assert operation.key not in self.host

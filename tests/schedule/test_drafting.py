@@ -115,6 +115,15 @@ def test_rows_that_cost_their_share_are_not_worth_a_guess() -> None:
     assert choose([Offer("a", (1.0,))], plain(free=0), Table([1.0])) is NOTHING
 
 
+def test_spare_rows_take_any_guess_that_has_a_chance() -> None:
+    """They would be filled with nothing: a chance of 0.3 beside two rows is worth it there only."""
+    offers = [Offer("a", (0.3, 0.1, 0.05)), Offer("b", (0.03,))]
+    cost = linear(0.5, 0.5)
+    with_two = Plain(Ahead(decodes=2), 0, 16, spare_rows=2)
+    assert choose(offers, plain(2), cost) is NOTHING
+    assert choose(offers, with_two, cost).lengths == {"a": 2}
+
+
 def test_a_guess_ends_where_its_next_row_does_not_pay() -> None:
     choice = choose([Offer("a", (0.8,) * 16)], plain(), linear(0.7, 0.3))
     assert 0 < choice.lengths["a"] < 5

@@ -282,6 +282,7 @@ limits = st.builds(
     truncates=st.booleans(),
     parks=st.booleans(),
     outputs=st.none() | st.integers(4, 12),
+    slides=st.booleans(),
 )
 
 

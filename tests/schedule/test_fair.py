@@ -148,13 +148,13 @@ def test_first_place_and_order_agree_whatever_came_before(
         elif what == "charge":
             queue.charge(client, number / weight)
         elif here:
-            first = queue.first()
+            first = next(queue.firsts(), None)
             assert first is not None
             taken = first if what == "take" else here[sorted(here)[number % len(here)]]
             queue.remove(here.pop(taken.id))
         listed = list(queue)
         assert sorted(s.id for s in listed) == sorted(here)
-        assert queue.first() is (listed[0] if listed else None)
+        assert next(queue.firsts(), None) is (listed[0] if listed else None)
         assert [queue.place(sequence) for sequence in listed] == list(range(len(listed)))
         assert all(queue.get(id) is sequence for id, sequence in here.items())
         assert queue.get("nobody") is None
@@ -180,7 +180,7 @@ def test_a_client_that_was_forgotten_comes_back_without_its_old_counter() -> Non
     queue.add(waiting("b", "busy"))
     queue.charge("busy", 10_000)
     assert order(queue) == ["a", "b"]
-    assert queue.first() is next(iter(queue)), "the order has met the counter"
+    assert next(queue.firsts(), None) is next(iter(queue)), "the order has met the counter"
     queue.remove(next(s for s in queue if s.id == "b"))
     for number in range(3 * REMEMBERED_CLIENTS):
         queue.charge(f"passing {number}", 1)

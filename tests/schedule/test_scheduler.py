@@ -402,6 +402,20 @@ def test_a_flood_of_long_prompts_leaves_another_its_part_of_every_step() -> None
     assert all(run.done[f"flood{k}"] == alone([k] * 300, 20) for k in range(12))
 
 
+def test_who_comes_often_beside_a_flood_gets_a_slot_at_once_each_time() -> None:
+    """Also when its counter is higher than the flood's, whose next prompt waits for a slot."""
+    run = Run(Limits(batch_size=8, seq_ids=20, pool_cells=8000))
+    for k in range(12):
+        run.add(f"flood{k}", [k] * 300, answer=20, client="flood")
+    run.step(budget=64)
+    for k in range(3):
+        run.add(f"other{k}", [9, k] * 20, answer=100, client="quiet")
+        run.step(budget=64)
+        assert f"other{k}" in run.scheduler.live
+    run.finish(budget=64)
+    assert all(run.done[f"flood{k}"] == alone([k] * 300, 20) for k in range(12))
+
+
 def test_two_clients_with_enough_to_do_share_the_slots() -> None:
     run = Run(Limits(batch_size=6, seq_ids=20, pool_cells=2000))
     for k in range(8):

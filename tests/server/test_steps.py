@@ -27,6 +27,7 @@ async def test_a_step_tells_what_ran_for_whom_and_why(client: httpx.AsyncClient)
         "prompt_rows": 64,
         "draft_rows": 2,
         "accepted_drafts": 1,
+        "filler_rows": 0,
         "why": "prompt_rows",
         "allowed_prompt_rows": 64,
         "operations": {"copy": 1},

@@ -1,4 +1,4 @@
-"""Which of llama.cpp's pre-tokenizers a tokenizer's rules are.
+"""The pre-tokenizers: by which rules a text is cut into words, and what llama.cpp calls them.
 
 The table is that of llm_tokenizer_bpe in llama.cpp's src/llama-vocab.cpp (the regular expressions)
 and of llama_vocab::impl::load (which names look up whole words before merging, `ignore_merges`).
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from okno.convert.pretokenizer_rules import GPT2
 from okno.core.errors import ModelUnusable
 
+# tokenizers' ByteLevel with use_regex (openai/gpt-2 encoder.py).
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -92,6 +93,19 @@ KNOWN: dict[tuple[str, ...], tuple[PreTokenizer, ...]] = {
     _rules(r"\p{N}+", r"(?=(\d{3})+(?!\d))"): (PreTokenizer("superbpe"),),
 }  # fmt: skip
 
+# Those that the engine runs through std::regex: most give other words for some texts, and all end
+# the process on a long enough word (docs/tokenizers.md). The value has the rules: the engine takes
+# both names for the same kind (llama_vocab::impl::load).
+BY_LIBRARY = {
+    "tekken": "tekken", "seed-coder": "seed-coder", "superbpe": "superbpe", "falcon": "falcon",
+    "deepseek-coder": "deepseek-coder", "deepseek-llm": "deepseek-llm", "viking": "viking",
+    "gpt-4o": "gpt-4o", "llama4": "gpt-4o", "kanana2": "gpt-4o", "talkie": "gpt-4o",
+    "minimax-m2": "gpt-4o", "deepseek-v3": "deepseek-v3", "hunyuan-dense": "deepseek-v3",
+    "hy_v4": "deepseek-v3", "joyai-llm": "deepseek-v3", "poro-chat": "poro-chat",
+    "bloom": "poro-chat", "gpt3-finnish": "poro-chat", "bailingmoe": "qwen2",
+    "bailingmoe2": "qwen2", "llada-moe": "qwen2",
+}  # fmt: skip
+
 
 def pre_tokenizers_of(rules: tuple[str, ...], where: str) -> tuple[PreTokenizer, ...]:
     """The engine's pre-tokenizers that cut text by `rules`: one, or two that differ in
@@ -104,6 +118,13 @@ def pre_tokenizers_of(rules: tuple[str, ...], where: str) -> tuple[PreTokenizer,
             "was trained with. Take a GGUF of this model, if its publisher has one."
         )
     return found
+
+
+def library_rules(name: str) -> tuple[tuple[str, ...], PreTokenizer] | None:
+    """The rules of a `tokenizer.ggml.pre` in BY_LIBRARY; None for others."""
+    same = BY_LIBRARY.get(name)
+    return next(((rules, pre) for rules, known in KNOWN.items() for pre in known
+                 if pre.name == same), None)  # fmt: skip
 
 
 def _first_unknown(rules: tuple[str, ...]) -> str:
