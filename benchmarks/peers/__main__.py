@@ -44,6 +44,7 @@ async def measure(
 ) -> Results:
     """All repetitions of all scenarios on all contestants."""
     results = Results()
+    await play(options, contestants[0], scenarios[0].window, (), results, 0)  # counts words
     windows = dict.fromkeys(scenario.window for scenario in scenarios)
     for repetition in range(options.repetitions):
         turn = repetition % len(contestants)
@@ -79,9 +80,16 @@ async def play(
 async def scene_on(
     peer: Peer, address: Address, options: argparse.Namespace, repetition: int
 ) -> Scene:
-    """The model is loaded and answers; its tokens per word are known."""
+    """The model is loaded and answers. The first server is asked how many tokens a word has, and
+    then has prompts in its cache: so `measure` begins with one that plays nothing."""
     target = await ready(Target(address, peer.path, peer.model()))
-    return await measured_scene(target, repetition, options.scale, ignore_eos=peer.can_ignore_eos)
+    if options.tokens_per_word is None:
+        scene = await measured_scene(
+            target, repetition, options.scale, ignore_eos=peer.can_ignore_eos
+        )
+        options.tokens_per_word = scene.tokens_per_word
+        return scene
+    return Scene(target, options.tokens_per_word, repetition, options.scale, peer.can_ignore_eos)
 
 
 async def play_one(
@@ -195,6 +203,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="of all lengths, for smoke runs")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--json", type=Path, help="file for every single figure")
+    parser.set_defaults(tokens_per_word=None)  # counted on the first server
     return parser.parse_args()  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def calibrate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:  # fmt: skip
-    """Measure what this machine is fast at (a minute), for plans of any model; the result is kept.
+    """Measure what this machine is fast at (90 s), for plans of any model; the result is kept.
 
     Best done while nothing else runs.
     """
@@ -103,7 +103,7 @@ def _known(threads: int | None) -> Calibration:
             return from_json(record.document)
     with_threads = "" if threads is None else f" with {threads} threads"
     raise BadSetting(
-        f"This machine was never measured{with_threads}. `okno calibrate` does it, in a minute."
+        f"This machine was never measured{with_threads}. `okno calibrate` does it, in 90 s."
     )
 
 

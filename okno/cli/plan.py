@@ -86,7 +86,7 @@ def plan(
         bool | None,
         typer.Option(
             "--calibrate/--no-calibrate",
-            help="Measure this machine first (a minute) [default: only if already done].",
+            help="Measure this machine first (90 s) [default: only if already done].",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,

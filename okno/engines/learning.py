@@ -16,7 +16,10 @@ Lesson = list[list[float]]
 
 
 class Learner(StepCost, Protocol):
-    """A StepCost that the steps correct."""
+    """A StepCost that the steps correct. keeps: it starts from a calibration."""
+
+    @property
+    def keeps(self) -> bool: ...
 
     def filler(self, step: Step, used_cells: int) -> int:
         """Rows that nobody needs, with which `step` is shorter than without; mostly 0. used_cells:
@@ -114,6 +117,7 @@ class RowLearner:
     same."""
 
     rows: LearntRows = field(default_factory=LearntRows)
+    keeps: bool = False
 
     def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
         """Of the step `ahead` with so many rows of prompts and guesses."""

@@ -237,12 +237,23 @@ class Speculation:
         self._account.book(plain_s, lost_s, last.right * plain_s / max(1, last.rows))
 
 
+class _Predicted:
+    """The cost that the learner of `engine` predicts; a resize brings another learner."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        return self._engine.learner.seconds(ahead, prompt_rows, guesses)
+
+
 def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | None:
     """As the options ask; None: off, or the model cannot take a token back."""
     if options.speculate == "off" or not engine.limits.takes_back:
         return None
     return Speculation(
         engine.window,
+        cost=_Predicted(engine) if engine.learner.keeps else None,
         spare_rows=lambda ahead, rows: engine.learner.spare_rows(ahead, rows),
         looks_up=options.speculate in ("auto", "lookup"),
         drafter=engine.drafter,

@@ -19,9 +19,6 @@ from okno.core.window import Window
 
 ANSWER_TOKENS = 128
 LEAST_GAIN = 1.05
-# With many sequences more cells are of others (neighbours that lie deeper than the prediction's, or
-# parked ones until they are moved away), which only flash attention skips.
-MANY, LEAST_GAIN_OF_MANY = 5, 1.1
 STEP_TOKENS = 64
 # Flash attention keeps no scores; without it a window may take so much more memory.
 MORE_SHARE, MORE_BYTES = 0.25, 64 * 2**20
@@ -35,15 +32,14 @@ def settled(
     room_bytes: int = 0,
 ) -> PlannedLoad:
     """`planned` without flash attention, where that was left to okno, is predicted to be at least
-    LEAST_GAIN times as fast (from MANY sequences on LEAST_GAIN_OF_MANY; never where a full batch
-    loses), and fits, leaving room_bytes, in not much more memory."""
+    LEAST_GAIN times as fast (never where a full batch loses), and fits, leaving room_bytes, in not
+    much more memory."""
     load = planned.load
     if load.flash_attention != "auto" or planned.speed is None or not _may_go_without(header, load):
         return planned
     without = replace(load, flash_attention="off", window=_in_small_steps(load.window))
     quicker = speed(without)
-    least = LEAST_GAIN if load.window.batch_size < MANY else LEAST_GAIN_OF_MANY
-    if not _is_better(planned.speed, quicker, least):
+    if not _is_better(planned.speed, quicker):
         return planned
     needed = memory(without)
     more_bytes = needed.needed_bytes - planned.memory.needed_bytes
@@ -59,11 +55,11 @@ def _may_go_without(header: ModelHeader, load: Load) -> bool:
     return load.window.kv_type == "f16" and not is_latent and not header.is_embedding_model
 
 
-def _is_better(with_it: SpeedPlan, without: SpeedPlan, least_gain: float) -> bool:
+def _is_better(with_it: SpeedPlan, without: SpeedPlan) -> bool:
     """What was measured one way is served that way; else by the predictions."""
     if _is_measured(with_it) != _is_measured(without):
         return _is_measured(without)
-    return _gain(with_it, without) >= least_gain
+    return _gain(with_it, without) >= LEAST_GAIN
 
 
 def _is_measured(speed: SpeedPlan) -> bool:

@@ -13,7 +13,6 @@ from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan, PlannedLoad, S
 from okno.core.window import Window
 from okno.plan.attention_choice import (
     LEAST_GAIN,
-    LEAST_GAIN_OF_MANY,
     MORE_SHARE,
     _gain,
     settled,
@@ -156,13 +155,12 @@ def test_without_it_a_row_pays_for_the_cells_of_others():
     assert both == pytest.approx(4 * alone, rel=0.02)
 
 
-def test_many_sequences_need_a_larger_gain():
-    """What is enough for four sequences is not for eight, whose neighbours' cells cost more than
-    predicted."""
-    gained = {batch: predicted_gain(load(batch=batch, ctx=1024), 2.5e-9) for batch in (4, 8)}
-    assert all(LEAST_GAIN < gain < LEAST_GAIN_OF_MANY for gain in gained.values()), gained
-    assert choice(load(batch=4, ctx=1024), without(2.5e-9)) == "off"
-    assert choice(load(batch=8, ctx=1024), without(2.5e-9)) == "auto"
+def test_the_border_is_the_same_for_few_and_many_sequences():
+    gained = {batch: predicted_gain(load(batch=batch, ctx=1024), 3e-9) for batch in (4, 8)}
+    assert gained[8] < LEAST_GAIN < gained[4], gained
+    assert choice(load(batch=4, ctx=1024), without(3e-9)) == "off"
+    assert choice(load(batch=8, ctx=1024), without(3e-9)) == "auto"
+    assert choice(load(batch=8, ctx=1024), without(2e-9)) == "off"
 
 
 def predicted_gain(one: Load, cell_s: float) -> float:
