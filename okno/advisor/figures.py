@@ -54,7 +54,7 @@ class Place:
             )
         return (
             "Speeds are guessed from the data sheet of this hardware, so their intervals are wide; "
-            "`okno calibrate` measures this machine in a minute."
+            "`okno calibrate` measures this machine in 90 s."
         )
 
 
