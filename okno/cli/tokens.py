@@ -43,7 +43,7 @@ def tokens(
 ) -> None:
     """Count words, characters and tokens of a text by a model's own tokenizer."""
     settings = load(given, os.environ).settings
-    model = obtained(str(settings.model or DEMO), settings, wants_of(settings), _mute)
+    model = obtained(str(settings.model or DEMO), settings, wants_of(settings))
     text = _read(file)
     counts, is_exact = count(model.path, text)
     report = _report(model.name, counts, is_exact=is_exact)
@@ -51,10 +51,6 @@ def tokens(
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
         return
     _print_table(model.name, counts, is_exact=is_exact)
-
-
-def _mute(_: str) -> None:
-    """How weights are stored changes no tokens: it only says which kept file is read."""
 
 
 def count(model: Path, text: str) -> tuple[dict[Script, Count], bool]:

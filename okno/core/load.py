@@ -40,12 +40,14 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class ContextSizes:
     """Fields of llama_context_params. n_ctx: cells in all. n_batch: rows of a step (also
-    n_ubatch)."""
+    n_ubatch). filler_seq: of the engine's sequences the one for rows of nobody; None: none is left
+    for them."""
 
     n_ctx: int
     n_batch: int
     n_seq_max: int
     n_outputs_max: int
+    filler_seq: int | None = None
 
 
 def context_sizes(load: Load, *, shares_prefixes: bool) -> ContextSizes:
@@ -56,7 +58,8 @@ def context_sizes(load: Load, *, shares_prefixes: bool) -> ContextSizes:
     n_seq = min(MAX_BATCH_SIZE, wanted)
     cells = window.kv_pool_tokens if load.kv_unified else window.ctx * n_seq
     padded = (cells + CELL_PAD - 1) // CELL_PAD * CELL_PAD
-    return ContextSizes(padded, window.step_tokens, n_seq, n_seq)
+    fills = shares and n_seq > window.batch_size
+    return ContextSizes(padded, window.step_tokens, n_seq, n_seq, n_seq - 1 if fills else None)
 
 
 def head_sizes(load: Load) -> ContextSizes:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from okno.core.calibration import Calibration, from_json
 from okno.core.errors import DoesNotFit, ModelUnusable, OknoError
 from okno.core.header import ModelHeader
-from okno.core.load import Load
+from okno.core.load import Load, context_sizes
 from okno.core.machine import Device, Machine
 from okno.core.plan import SpeedPlan
 from okno.core.window import KVType
@@ -113,9 +113,10 @@ def _choose(
     chosen = replace(chosen, notes=(*chosen.notes, *notes_beside(options, draft)))
     if header.is_embedding_model:
         return Choice(chosen, RowLearner(), True, head, draft)
+    sizes = context_sizes(chosen.load, shares_prefixes=header.shares_prefixes)
     learner = StepLearner(
         planner.model(chosen.load), refinement,
-        keeps=known is not None, fills=header.shares_prefixes and chosen.load.kv_unified,
+        keeps=known is not None, fills=sizes.filler_seq is not None,
     )  # fmt: skip
     return Choice(chosen, learner, known is not None, head, draft)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from okno.core.load import Load
 
 Known = NDArray[np.int32]
+NEVER = 2**31  # rows behind: of who cannot guess any more
 
 
 class Drafter(Protocol):
@@ -19,7 +20,8 @@ class Drafter(Protocol):
     id) in a KV cache of its own. Ids are never reused for other tokens."""
 
     def behind(self, id: str, known: Known) -> int:
-        """How many rows it has to compute before it can guess what follows `known`; at least 1."""
+        """How many rows it has to compute before it can guess what follows `known`; at least 1,
+        NEVER where it found no memory for the window."""
         ...
 
     def advance(self, id: str, known: Known, rows: int) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from okno.core.errors import BadSetting, DoesNotFit
 from okno.core.load import CELL_PAD, Load
 from okno.core.window import Window
-from okno.engines.drafter import Known
+from okno.engines.drafter import NEVER, Known
 from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems
@@ -114,7 +114,7 @@ class LlamaDraft:
     def behind(self, id: str, known: Known) -> int:
         held = self._held.get(id)
         if self._context is None:
-            return 1
+            return NEVER
         return len(known) - (self._agreement(held, known) if held is not None else 0)
 
     def advance(self, id: str, known: Known, rows: int) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from okno.core.errors import DoesNotFit
 from okno.core.load import Load, head_sizes
-from okno.engines.drafter import Known
+from okno.engines.drafter import NEVER, Known
 from okno.engines.engine import EngineBroken
 from okno.engines.hidden_rows import HiddenRows, Rows
 from okno.engines.llama_batch import Batch, float_rows
@@ -127,6 +127,8 @@ class LlamaMtp:
 
     def behind(self, id: str, known: Known) -> int:
         """1 also where nothing can be guessed because the states are missing."""
+        if self._context is None:
+            return NEVER
         followed = self._followed.get(id)
         if followed is None or not _reaches(followed.hidden, len(known)):
             return 1
@@ -173,7 +175,8 @@ class LlamaMtp:
             if followed is None:
                 continue
             lacks = known[followed.end : -1]
-            if len(lacks) > rows or len(lacks) >= self._free_cells():
+            last_rows = len(found) + 1  # of those found, and its own
+            if len(lacks) > rows or len(lacks) + last_rows > self._free_cells():
                 continue
             if len(lacks):
                 pieces.append(self._next(followed, lacks))

@@ -217,7 +217,8 @@ class LlamaCpp:
     ) -> lib.llama_context_p | None:
         """Go on with `context`, opened for `resize`. Returns the one that served until now."""
         chosen, before = resize.choice.chosen, self._context
-        if chosen.window.kv_type != self.window.kv_type:
+        same_filling = (resize.limits.filler_seq is None) == (self.limits.filler_seq is None)
+        if chosen.window.kv_type != self.window.kv_type or not same_filling:
             self.learner = resize.choice.learner
         if chosen.window.ctx != self.window.ctx and self._embedder is not None:
             self._embedder.close()
@@ -304,11 +305,9 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
     sizes = context_sizes(chosen.load, shares_prefixes=plain)
-    seq_ids = sizes.n_seq_max
-    fills = shares and seq_ids > window.batch_size
     return Limits(
         batch_size=window.batch_size,
-        seq_ids=seq_ids - fills,
+        seq_ids=sizes.n_seq_max - (sizes.filler_seq is not None),
         pool_cells=window.kv_pool_tokens,
         copies=shares,
         truncates=plain,
@@ -318,7 +317,7 @@ def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits
         state_bytes=-(-sum(part.state_bytes for part in parts) // sizes.n_seq_max),
         outputs=sizes.n_outputs_max,
         walk_cells=WALK_CELLS if options.kv_unified and any(p.kv_bytes for p in parts) else 0,
-        filler_seq=seq_ids - 1 if fills else None,
+        filler_seq=sizes.filler_seq,
     )
 
 

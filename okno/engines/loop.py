@@ -196,6 +196,8 @@ class EngineLoop:
             job.outcome.put(error)
         else:
             self._pacer = self._new_pacer()
+            if self.speculation is not None:
+                self.speculation.resized(self.engine.window)
             self.meter.idle()  # the pause is no part of a step
             for embed in self._embeds:
                 embed.running = None  # its context may be gone

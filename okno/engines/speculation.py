@@ -97,6 +97,10 @@ class Speculation:
         self._last = _Checked()
         self._judged: dict[int, tuple[int, bool]] = {}  # rows: until which step, is hopeless
 
+    def resized(self, window: Window) -> None:
+        """The loop goes on in `window`."""
+        self._window = window
+
     @property
     def by_model(self) -> Collection[str]:
         """The sequences whose guesses in the next step are the draft model's."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Tokens
+from itertools import islice
 from operator import attrgetter
 
 import numpy as np
@@ -165,24 +166,31 @@ class Scheduler:
             self._exchange()
 
     def _exchange(self) -> None:
-        """With no slot free, the first in the queue that may takes one from another."""
+        """With no slot free, the first in the queue that may takes one from another. A step looks
+        at as many as there are slots: hundreds may wait, and none of them fit the pool."""
         counts = Counter([s.client for s in self.live.values()])
         most, least = max(counts.values()), min([s.weight for s in self.live.values()])
         if most < 2 and least >= self.waiting.heaviest:
             return
-        for sequence in self.waiting.firsts():
-            if least >= sequence.weight and most <= counts[sequence.client] + 1:
-                continue
-            victim = self._victim(sequence, counts)
-            if victim is None or not self._starts_without(victim, sequence):
-                continue
-            del self.live[victim.id]
-            self.cache.leave(victim)
-            self._start(sequence, self.cache.best_reuse(sequence))
-            self.waiting.remove(sequence)
-            self._charge_start(sequence)
-            self.waiting.add(victim)
-            return
+        may = (
+            (sequence, victim) for sequence in self.waiting.firsts()
+            if least < sequence.weight or most > counts[sequence.client] + 1
+            if (victim := self._victim(sequence, counts)) is not None
+        )  # fmt: skip
+        for sequence, victim in islice(may, self.limits.batch_size):
+            if self._starts_without(victim, sequence):
+                self._give_slot(sequence, victim)
+                return
+
+    def _give_slot(self, sequence: Sequence, victim: Sequence) -> None:
+        """`sequence` takes the place of `victim`, which waits from before it leaves the queue: an
+        empty one would forget what each client was served."""
+        del self.live[victim.id]
+        self.cache.leave(victim)
+        self._start(sequence, self.cache.best_reuse(sequence))
+        self.waiting.add(victim)
+        self.waiting.remove(sequence)
+        self._charge_start(sequence)
 
     def _start(self, sequence: Sequence, reuse: Reuse | None) -> None:
         self.live[sequence.id] = sequence
@@ -204,7 +212,8 @@ class Scheduler:
                 break
             self._start(sequence, reuse)
             started.append(sequence)
-            computing.append(sequence)
+            if self._shares:
+                computing.append(sequence)
             if len(started) == slots:
                 break
         for sequence in started:
@@ -238,9 +247,14 @@ class Scheduler:
             sequence.cached = min(sequence.computed, sequence.prompt_tokens)
             self.waiting.charge(sequence.client, sequence.remaining / sequence.weight)
 
+    @property
+    def _shares(self) -> bool:
+        """One sequence can start from a prefix that another is computing."""
+        return self.limits.copies and self.limits.truncates and self.limits.parks
+
     def _computing_prompts(self) -> list[Sequence]:
         """Live sequences whose prompt is not computed yet, if prefixes can be shared at all."""
-        if not (self.limits.copies and self.limits.truncates and self.limits.parks):
+        if not self._shares:
             return []
         return [s for s in self.live.values() if s.computed < s.prompt_tokens]
 

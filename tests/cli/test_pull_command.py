@@ -161,6 +161,13 @@ def test_chat_fetches_what_is_not_here_and_the_next_time_asks_nobody(hub):
     assert hub.asked == []
 
 
+def test_tokens_says_what_it_downloads(hub, capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("What is okno?")
+    assert run(["tokens", str(text), "--model", "owner/okno-GGUF:F16"]) == 0
+    assert "8.5 MiB to download" in capsys.readouterr().err
+
+
 def test_serve_downloads_nothing_that_would_not_run(hub, capsys, monkeypatch):
     monkeypatch.setattr(
         offer_module, "offer_of", lambda *_: offer_module.Offer(("Too big.",), False)

@@ -10,7 +10,7 @@ import pytest
 
 from okno.core.request import Prompt, Request, Sampling, Stop
 from okno.core.window import WindowChange
-from okno.engines.learning import RowLearner
+from okno.engines.learning import RowLearner, StepLearner
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.loop import EngineLoop
 from okno.engines.sampling import Sampler
@@ -120,3 +120,14 @@ def test_no_step_is_filled_beyond_its_rows(engine: LlamaCpp) -> None:
     most = engine.window.step_tokens
     records = run_alone(engine, Knee(rows_wanted=most + 1)).meter.log.last(5)
     assert {record.filler for record in records} == {0}
+
+
+def test_a_window_without_a_sequence_for_it_is_predicted_without_it() -> None:
+    """The largest batch needs all of the engine's sequences; in a smaller window one is left."""
+    full = LlamaCpp(options(SMALL, batch_size=256, kv_pool_tokens=512), lambda _fraction: None)
+    assert full.limits.filler_seq is None
+    assert isinstance(full.learner, StepLearner)
+    assert not full.learner.fills
+    Decoding(full).resize(WindowChange(batch_size=8))
+    assert full.limits.filler_seq is not None
+    assert full.learner.fills

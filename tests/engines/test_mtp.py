@@ -294,6 +294,18 @@ def test_what_it_has_not_seen_it_does_not_guess(make_model: MakeModel) -> None:
     assert head.draft({"unseen": (known, 3)}) == {}
 
 
+def test_guesses_of_many_wait_for_cells_of_the_head(make_model: MakeModel) -> None:
+    """Two cells are left for the last tokens of three: a third row would end the worker."""
+    engine = opened(worker(make_model("glm-mtp-tiny"), kv_pool_tokens=512))
+    head, known = head_of(engine), np.arange(20, 192, dtype=np.int32)
+    for id in "abc":
+        engine.execute(Step((), (Span(id, 0, 0, known[:-1], 0),)))
+        engine.execute_operations([Truncate(0, 0)])
+        while head.behind(id, known) > 1:
+            head.advance(id, known, 100)
+    assert set(head.draft(dict.fromkeys("abc", (known, 1)))) == {"a", "b"}
+
+
 # A resize -----------------------------------------------------------------------------------------
 
 

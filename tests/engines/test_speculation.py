@@ -17,19 +17,22 @@ from okno.core.request import Constraint, Request, Sampling, Stop
 from okno.core.window import WindowChange
 from okno.engines import draft_source
 from okno.engines.choice import choose_for
+from okno.engines.drafter import NEVER
 from okno.engines.engine import Engine
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.loop import EngineLoop, Leave
 from okno.engines.prepare import Preparer
 from okno.engines.prompt import PromptEncoder
-from okno.engines.protocol import Events, FromWorker, Submit
-from okno.engines.resizing import carry_out
+from okno.engines.protocol import Events, FromWorker, ResizeCounts, Submit
+from okno.engines.resizing import ResizeJob, carry_out
 from okno.engines.sandbox import Sandbox
 from okno.engines.scripted import ScriptedEngine
 from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
 from okno.engines.tally import Drafts
 from okno.schedule.cost import Ahead
+from okno.schedule.drafting import Account
+from okno.schedule.sequence import Sequence as TokenSequence
 from okno.schedule.step import Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
@@ -386,10 +389,47 @@ def test_without_memory_in_the_new_window_nothing_is_guessed(
     bench = fresh(engine, by_model(engine))
     resized(bench, WindowChange(ctx=2048))
     assert drafter.draft({"a": (text, 4)}) == {}
-    assert drafter.behind("a", text) == 1
+    assert drafter.behind("a", text) == NEVER
     drafter.advance("a", text, 8)
     assert engine.window.ctx == 2048
     assert bench.run(requests(TEXTS[0])).texts["0"]
+
+
+def test_where_the_draft_model_found_no_memory_its_guesses_are_not_offered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They took the place of the text's own, which was checked as far as they were believed."""
+    engine = LlamaCpp(options(DEMO, threads=1, draft_path=DEMO.model_path), lambda _fraction: None)
+    drafter, sequence = engine.drafter, TokenSequence("a", [*range(300, 360)], max_tokens=400)
+    assert drafter is not None
+    assert drafter.draft({"a": (sequence.known.view(), 1)})
+    source = draft_source.DraftSource(drafter, 4, Account(), CLOCK)
+    assert source.offers([sequence], {}, lambda _offer: True).keys() == {"a"}
+
+    def refuse(*_arguments: object) -> None:
+        raise DoesNotFit("no memory")
+
+    monkeypatch.setattr("okno.engines.llama_draft._open_context", refuse)
+    resized(Bench(engine, None), WindowChange(ctx=2048))
+    assert source.offers([sequence], {}, lambda _offer: True) == {}
+    assert source.draft([sequence], {}, {}) == {}
+
+
+def test_in_a_larger_window_guesses_fill_its_steps() -> None:
+    engine = LlamaCpp(
+        options(DEMO, threads=1, batch_size=2, step_tokens=4, ctx=512), lambda _fraction: None
+    )
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Flat())
+    bench = fresh(engine, speculation)
+    job = ResizeJob(1, engine.prepare_resize(WindowChange(batch_size=16)))
+    job.prepared.open(0)
+    bench.loop.arrivals.begin(1)
+    bench.loop.inbox.put(job)
+    bench.loop.once()
+    assert isinstance(job.outcome.get(), ResizeCounts)
+    assert engine.window.step_tokens == 16
+    bench.run(requests(COPY))
+    assert speculation.counts.checked > 4 * speculation.counts.checking_steps
 
 
 # What is asked ------------------------------------------------------------------------------------

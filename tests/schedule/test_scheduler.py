@@ -416,6 +416,45 @@ def test_who_comes_often_beside_a_flood_gets_a_slot_at_once_each_time() -> None:
     assert all(run.done[f"flood{k}"] == alone([k] * 300, 20) for k in range(12))
 
 
+def test_who_got_a_slot_of_a_flood_does_not_stand_behind_it_then() -> None:
+    """What the flood was served is remembered, although nobody else waits meanwhile."""
+    run = Run(Limits(batch_size=3, seq_ids=20, pool_cells=2000))
+    for k in range(3):
+        run.add(f"flood{k}", [k] * 20, answer=60, client="flood")
+    for _ in range(6):
+        run.step(budget=64)
+    run.add("other0", [9] * 10, answer=60, client="a quiet one")
+    run.step(budget=64)
+    assert "other0" in run.scheduler.live
+    run.add("other1", [8] * 10, answer=60, client="a quiet one")
+    assert run.scheduler.position("other1") == 0
+
+
+def test_with_every_slot_taken_a_step_looks_at_as_many_as_there_are_slots() -> None:
+    run = Run(Limits(batch_size=2, seq_ids=10, pool_cells=80))
+    for k in range(2):
+        run.add(f"flood{k}", [k] * 20, answer=10, client="flood")
+    run.step(budget=64)
+    for k in range(30):
+        run.add(f"other{k}", [9, k] * 30, client=f"client{k}")
+    looked, best_reuse = [], run.scheduler.cache.best_reuse
+    run.scheduler.cache.best_reuse = lambda s: looked.append(s.id) or best_reuse(s)  # type: ignore
+    run.step(budget=64)
+    assert set(run.scheduler.live) == {"flood0", "flood1"}
+    assert 0 < len(looked) <= 2
+    run.finish(budget=64)
+
+
+@pytest.mark.parametrize("change", [{"parks": False}, {"copies": False}])
+def test_where_no_prefix_is_shared_nobody_waits_for_one(change: dict[str, bool]) -> None:
+    run = Run(replace(UNIFIED, batch_size=3, **change))
+    for k in range(3):
+        run.add(f"r{k}", [1] * 12)
+    run.step(budget=64)
+    assert len(run.scheduler.live) == 3
+    run.finish()
+
+
 def test_two_clients_with_enough_to_do_share_the_slots() -> None:
     run = Run(Limits(batch_size=6, seq_ids=20, pool_cells=2000))
     for k in range(8):
