@@ -22,9 +22,9 @@ PEFT = "adapter_config.json"
 
 def is_adapter(found: LocalModel | Checkpoint) -> bool:
     """A GGUF file that says so, or a folder that PEFT saved. What cannot be read is none."""
-    if isinstance(found, Checkpoint):
-        return (found.path / PEFT).is_file() and not (found.path / "config.json").is_file()
     try:
+        if isinstance(found, Checkpoint):
+            return (found.path / PEFT).is_file() and not (found.path / "config.json").is_file()
         first = read_file(found.path, FIRST_BYTES)
     except OSError:
         return False

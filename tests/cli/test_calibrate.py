@@ -48,7 +48,7 @@ def test_what_was_measured_is_kept_and_shown_again(measured, capsys):
     told = json.loads(capsys.readouterr().out)
     assert run(["calibrate", "--show", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == told
-    assert measured == [(None, 60.0)]
+    assert measured == [(None, 90.0)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own memory")
