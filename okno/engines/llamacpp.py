@@ -177,11 +177,16 @@ class LlamaCpp:
         """See engines.engine.Engine.prepare_resize."""
         options = changed_options(self._options, self.window, change)
         loaded = Loaded(on_accelerators(self._planned), self._has_head)
-        same = self._with_same_attention(options)
+        same = self._with_same_attention(self._with_lessons(options))
         choice = choose_for(same, _checked_kv_type(options), loaded)
         limits = _limits(self._model, choice.chosen, options)
         limits = replace(limits, slides=self.limits.slides)
         return LlamaResize(self, options, choice, limits)
+
+    def _with_lessons(self, options: WorkerOptions) -> WorkerOptions:
+        """`options` that know what the steps have taught since the start."""
+        lesson = self.learner.lesson()
+        return options if lesson is None else msgspec.structs.replace(options, refinement=lesson)
 
     def _with_same_attention(self, options: WorkerOptions) -> WorkerOptions:
         """`options` that keep flash attention on or off, if the states are to be kept: a state of

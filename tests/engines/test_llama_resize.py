@@ -183,6 +183,21 @@ def test_sequences_of_higher_numbers_move_down() -> None:
     assert decoding.finish().texts["again"] == fresh.finish().texts["again"]
 
 
+def test_what_the_steps_taught_goes_along_to_another_kv_type() -> None:
+    engine = opened(calibration=rough_calibration(this_machine()).to_json())
+    decoding = Decoding(engine)
+    decoding.add("a", [300, 301, 302], 8)
+    before = engine.learner
+    for _ in range(5):
+        before.learn(decoding.step(), decoding.scheduler.pool.end, 0.5)
+    taught = before.lesson()
+    assert taught is not None
+    assert any(weight for weight, *_ in taught)
+    decoding.resize(WindowChange(kv_type="q8_0"))
+    assert engine.learner is not before
+    assert engine.learner.lesson() == taught
+
+
 def test_another_kv_type_computes_all_again_and_goes_on(undisturbed: Decoding) -> None:
     decoding = streams(opened())
     for _ in range(10):
