@@ -164,7 +164,7 @@ def _first_cases(model: Model, planner: Planner, measured: First) -> Iterator[Fi
     limits = Limits(count, count, count * ctx)
     arrivals = [Arrival(0.0, prompt, SIMULATED_NEW_TOKENS) for _ in range(count)]
     load = model.load(count, ctx)
-    outcomes = simulate(arrivals, limits, planner.model(load).served_s)
+    outcomes = simulate(arrivals, limits, planner.model(load).step_s)
     plan = planner.predict(load, fill_tokens=1, prompt_tokens=prompt)
     figure = plan.ttft_loaded_s
     for number, (outcome, seconds) in enumerate(zip(outcomes, measured.seconds, strict=True)):

@@ -60,11 +60,19 @@ class StepLearner:
 
     def spare_rows(self, ahead: Ahead, prompt_rows: int) -> int:
         """See Learner."""
+        if not self._may_fill(ahead.decodes + prompt_rows):
+            return 0
         return self._filler(_batch(ahead, prompt_rows, 0))
 
     def filler(self, step: Step, used_cells: int) -> int:
         """See Learner."""
+        if not self._may_fill(step.rows):
+            return 0
         return self._filler(_batch_of(step, used_cells))
+
+    def _may_fill(self, rows: int) -> bool:
+        """Most steps are as short as they get: that is known before their parts are looked at."""
+        return self.fills and self.model.filled_rows(rows) != rows
 
     def _filler(self, batch: Batch) -> int:
         return self._filled(batch).n_rows - batch.n_rows

@@ -56,30 +56,16 @@ class SpeedModel:
         self._filled = _filled(self._products) if header.shares_prefixes else None
 
     def step_s(
-        self,
-        rows: Sequence[int],
-        depths: Sequence[int],
-        outputs: int | None = None,
-        *,
-        parked_cells: int = 0,
-    ) -> float:
-        """Seconds of one step, sampling included. rows: of each sequence. depths: tokens each has
-        in the KV cache before. outputs: rows with logits (None: one per sequence). parked_cells:
-        cells of other sequences in the pool."""
-        parts = [Part(1, n, depth) for n, depth in zip(rows, depths, strict=True)]
-        return self.batch_s(
-            batch_of(parts, parked_cells), len(rows) if outputs is None else outputs
-        )
-
-    def served_s(
         self, rows: Sequence[int], depths: Sequence[int], outputs: int, *, parked_cells: int = 0
     ) -> float:
-        """`step_s` of the step as it is served: filled up where that makes it shorter."""
+        """Seconds of one step as it is served, filled up where that makes it shorter, sampling
+        included. rows: of each sequence. depths: tokens each has in the KV cache before. outputs:
+        rows with logits. parked_cells: cells of other sequences in the pool."""
         parts = [Part(1, n, depth) for n, depth in zip(rows, depths, strict=True)]
         return self.batch_s(self.filled(batch_of(parts, parked_cells)), outputs)
 
     def batch_s(self, batch: Batch, outputs: int) -> float:
-        """`step_s` of a prepared batch."""
+        """Seconds of one step of just these rows."""
         products = self._at(self._products, batch.n_rows)
         return self._fixed + products + self.outputs_s(outputs) + self.attention_s(batch)
 
@@ -91,17 +77,16 @@ class SpeedModel:
         """Seconds of a step that go into attention."""
         return sum(attention.seconds(batch) for attention in self._attention)
 
-    def decode_step_s(self, batch_size: int, fill_tokens: int) -> float:
-        """Seconds of a step in which each of batch_size sequences with fill_tokens decodes."""
-        return self.batch_s(self.filled(batch_of([Part(batch_size, 1, fill_tokens)])), batch_size)
+    def filled_rows(self, rows: int) -> int:
+        """How many rows a step of `rows` takes least time with, by its products alone."""
+        if self._filled is None or not 0 < rows < len(self._filled):
+            return rows
+        return int(self._filled[rows])
 
     def filled(self, batch: Batch) -> Batch:
         """`batch` with rows that nobody needs, where a step is shorter with them: the products
         take rows in groups. They see no cells but their own, and give no logits."""
-        rows = batch.n_rows
-        if self._filled is None or not 0 < rows < len(self._filled):
-            return batch
-        more = int(self._filled[rows]) - rows
+        more = self.filled_rows(batch.n_rows) - batch.n_rows
         if not more:
             return batch
         filled = with_filler(batch, more)

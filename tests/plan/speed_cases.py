@@ -8,6 +8,8 @@ from okno.core.calibration import AttentionCost, Calibration, Curve
 from okno.core.header import Layer, ModelHeader, TensorInfo
 from okno.core.load import Load
 from okno.core.window import Window
+from okno.plan.speed_attention import Part, batch_of
+from okno.plan.speed_model import SpeedModel
 
 MATRICES = {
     "attn_q": (1024, 1024), "attn_k": (1024, 256), "attn_v": (1024, 256),
@@ -71,3 +73,12 @@ def calibration(**changes: object) -> Calibration:
 
 def load(batch: int = 4, ctx: int = 4096, kv_type: str = "f16") -> Load:
     return Load(Window(batch, ctx, batch * ctx, kv_type))  # type: ignore[arg-type]
+
+
+def bare_step_s(
+    model: SpeedModel, rows: list[int], depths: list[int], outputs: int | None = None,
+    parked_cells: int = 0,
+) -> float:  # fmt: skip
+    """Of a step of just these rows, without filler. outputs None: one per sequence."""
+    parts = [Part(1, n, depth) for n, depth in zip(rows, depths, strict=True)]
+    return model.batch_s(batch_of(parts, parked_cells), len(rows) if outputs is None else outputs)

@@ -17,7 +17,7 @@ from okno.plan.speed_attention import Part, batch_of
 from okno.plan.speed_rough import rough_calibration
 from okno.plan.speed_rows import table
 from okno.schedule.step import Limits
-from tests.plan.speed_cases import calibration, header, in_fours, load, mixture
+from tests.plan.speed_cases import bare_step_s, calibration, header, in_fours, load, mixture
 
 MODEL = SpeedModel(header(), calibration())
 
@@ -45,7 +45,7 @@ def test_a_step_is_the_sum_of_its_parts() -> None:
         + 1024 * 32_000 * 80e-12 * 1.4
         + attention + 50e-6 + 32_000e-9
     )  # fmt: skip
-    assert MODEL.step_s([1], [511]) == pytest.approx(expected)
+    assert bare_step_s(MODEL, [1], [511]) == pytest.approx(expected)
 
 
 def filled_rows(model: SpeedModel, rows: int, depth: int = 100) -> int:
@@ -57,8 +57,8 @@ def test_a_step_is_filled_up_to_where_it_is_shortest() -> None:
     found = {n: filled_rows(MODEL, n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 13, 15, 16)}
     assert found == {1: 1, 2: 4, 3: 4, 4: 4, 5: 5, 6: 8, 7: 8, 8: 8, 13: 13, 15: 16, 16: 16}
     four = batch_of([Part(3, 1, 100), Part(1, 1, 0)])
-    assert MODEL.decode_step_s(3, 100) == MODEL.batch_s(four, 3)
-    assert MODEL.decode_step_s(3, 100) < MODEL.step_s([1] * 3, [100] * 3)
+    assert MODEL.step_s([1] * 3, [100] * 3, 3) == MODEL.batch_s(four, 3)
+    assert MODEL.batch_s(four, 3) < bare_step_s(MODEL, [1] * 3, [100] * 3)
 
 
 def test_a_step_without_a_knee_is_not_filled() -> None:
@@ -80,50 +80,51 @@ def test_a_state_that_cannot_be_rolled_back_gets_no_filler() -> None:
 
 
 def test_without_logits_the_last_layer_skips_what_lies_behind_its_attention() -> None:
-    whole = MODEL.step_s([64], [0], outputs=64)
-    pruned = MODEL.step_s([64], [0], outputs=0)
+    whole = bare_step_s(MODEL, [64], [0], outputs=64)
+    pruned = bare_step_s(MODEL, [64], [0], outputs=0)
     vocabulary = SpeedModel(header(n_layer=1), calibration())
     assert whole - pruned == pytest.approx(
-        vocabulary.step_s([64], [0], outputs=64) - vocabulary.step_s([64], [0], outputs=0)
+        bare_step_s(vocabulary, [64], [0], outputs=64)
+        - bare_step_s(vocabulary, [64], [0], outputs=0)
     )
 
 
 def test_cells_of_others_are_walked_and_cost_less_than_own_ones() -> None:
-    alone = MODEL.step_s([1, 1], [1000, 1000])
-    parked = MODEL.step_s([1, 1], [1000, 1000], parked_cells=4096)
-    deeper = MODEL.step_s([1, 1], [3048, 3048])
+    alone = bare_step_s(MODEL, [1, 1], [1000, 1000])
+    parked = bare_step_s(MODEL, [1, 1], [1000, 1000], parked_cells=4096)
+    deeper = bare_step_s(MODEL, [1, 1], [3048, 3048])
     assert alone < parked < deeper
 
 
 def test_attention_from_64_rows_on_works_in_tiles() -> None:
-    few, tiled = MODEL.step_s([63], [4096]), MODEL.step_s([64], [4096])
+    few, tiled = bare_step_s(MODEL, [63], [4096]), bare_step_s(MODEL, [64], [4096])
     assert tiled < few / 2
 
 
 def test_a_65th_row_costs_a_whole_tile() -> None:
     deep = SpeedModel(header(), calibration(step_s=0.0))
-    without = [deep.step_s([n], [8192]) - deep.step_s([n], [0]) for n in (64, 65, 128)]
+    without = [bare_step_s(deep, [n], [8192]) - bare_step_s(deep, [n], [0]) for n in (64, 65, 128)]
     assert without[1] == pytest.approx(2 * without[0], rel=0.1)
     assert without[2] == pytest.approx(2 * without[0], rel=0.1)
 
 
 def test_a_sliding_window_bounds_the_cost_of_depth() -> None:
     sliding = SpeedModel(header(window=512), calibration())
-    assert sliding.step_s([1], [8000]) == pytest.approx(sliding.step_s([1], [4000]))
-    assert sliding.step_s([1], [200]) == pytest.approx(MODEL.step_s([1], [200]))
-    assert sliding.step_s([256], [8000]) < MODEL.step_s([256], [8000])
+    assert bare_step_s(sliding, [1], [8000]) == pytest.approx(bare_step_s(sliding, [1], [4000]))
+    assert bare_step_s(sliding, [1], [200]) == pytest.approx(bare_step_s(MODEL, [1], [200]))
+    assert bare_step_s(sliding, [256], [8000]) < bare_step_s(MODEL, [256], [8000])
 
 
 def test_weights_never_come_faster_than_memory_gives_them() -> None:
     slow = SpeedModel(header(), calibration(bandwidth_bytes_s=1e9))
     weights = 8 * (1024 * 1024 * 2 + 2 * 1024 * 256 + 3 * 1024 * 3072)
-    assert slow.step_s([1], [0]) > weights * 4.5 / 8 / 1e9
+    assert bare_step_s(slow, [1], [0]) > weights * 4.5 / 8 / 1e9
 
 
 def test_weights_of_matrices_with_few_inputs_cost_what_slim_blocks_did() -> None:
     dear = Curve((1, 64), (170e-12, 3400e-12), (0.0, 0.0))
     costs = calibration(slim={"Q4_0": dear}, wide_width=4096.0, slim_width=1024.0)
-    slower = SpeedModel(header(), costs).step_s([1], [0]) - MODEL.step_s([1], [0])
+    slower = bare_step_s(SpeedModel(header(), costs), [1], [0]) - bare_step_s(MODEL, [1], [0])
     weights, outputs = 8 * 12_058_624, 8 * (2 * 1024 + 2 * 256 + 2 * 3072 + 1024)
     part = (outputs / weights - 1 / 4096) / (1 / 1024 - 1 / 4096)
     assert slower == pytest.approx(weights * part * 100e-12, rel=1e-3)
@@ -132,8 +133,8 @@ def test_weights_of_matrices_with_few_inputs_cost_what_slim_blocks_did() -> None
 def test_a_mixture_reads_only_the_experts_that_rows_are_sent_to() -> None:
     costs = calibration(experts={"Q4_0": Curve((1, 2), (50e-12, 80e-12), (0.0, 0.0))})
     few, all_ = SpeedModel(mixture(8, 2), costs), SpeedModel(mixture(8, 8), costs)
-    assert few.step_s([1], [0]) < all_.step_s([1], [0]) / 2
-    more = [few.step_s([1] * n, [0] * n) for n in (1, 2, 4, 8, 16)]
+    assert bare_step_s(few, [1], [0]) < bare_step_s(all_, [1], [0]) / 2
+    more = [bare_step_s(few, [1] * n, [0] * n) for n in (1, 2, 4, 8, 16)]
     assert more == sorted(more)
 
 
@@ -141,8 +142,8 @@ def test_recurrent_state_costs_per_row_and_not_per_depth() -> None:
     base = header()
     layers = tuple(replace(layer, k_width=0, v_width=0, state_width=4096) for layer in base.layers)
     model = SpeedModel(replace(base, layers=layers), calibration(state_s=1e-9))
-    assert model.step_s([1], [0]) == pytest.approx(model.step_s([1], [8000]))
-    assert model.step_s([4], [0]) - model.step_s([3], [0]) != 0
+    assert bare_step_s(model, [1], [0]) == pytest.approx(bare_step_s(model, [1], [8000]))
+    assert bare_step_s(model, [4], [0]) - bare_step_s(model, [3], [0]) != 0
 
 
 # Rows ----------------------------------------------------------------------------------------
@@ -304,4 +305,4 @@ def test_a_step_without_rows_takes_no_attention(flash: bool) -> None:
     """Asked while all live sequences are still on their prompts: what would they decode at?"""
     model = SpeedModel(header(), calibration(), flash=flash)
     assert model.attention_s(batch_of([], parked_cells=1000)) == 0
-    assert 0 < model.batch_s(batch_of([]), 0) < model.decode_step_s(1, 1)
+    assert 0 < model.batch_s(batch_of([]), 0) < bare_step_s(model, [1], [1])
