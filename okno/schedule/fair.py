@@ -52,8 +52,10 @@ class FairQueue:
     def firsts(self) -> Iterator[Sequence]:
         """The first of each client, those served least first; resumed ones before."""
         yield from self._resumed
-        for client in sorted(self._by_client, key=lambda client: (self._served[client], client)):
-            yield self._by_client[client][0]
+        heap = self._heap.copy()
+        while heap:
+            if self._is_current(heap):
+                yield self._by_client[heapq.heappop(heap)[1]][0]
 
     def place(self, sequence: Sequence) -> int:
         """How many are before `sequence`, which waits, in the order of `__iter__`: there each

@@ -155,6 +155,9 @@ def test_first_place_and_order_agree_whatever_came_before(
         listed = list(queue)
         assert sorted(s.id for s in listed) == sorted(here)
         assert next(queue.firsts(), None) is (listed[0] if listed else None)
+        heads = {c: line[0] for c, line in queue._by_client.items()}
+        in_turn = sorted(heads, key=lambda c: (queue._served[c], c))
+        assert [*queue.firsts()] == [*queue._resumed, *(heads[c] for c in in_turn)]
         assert [queue.place(sequence) for sequence in listed] == list(range(len(listed)))
         assert all(queue.get(id) is sequence for id, sequence in here.items())
         assert queue.get("nobody") is None
