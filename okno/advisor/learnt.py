@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from okno.core.calibration import Calibration, from_json
@@ -12,6 +11,7 @@ from okno.core.errors import BadSetting, StoreUnusable
 from okno.core.load import Load
 from okno.core.machine import Machine
 from okno.core.plan import Figure, SpeedPlan
+from okno.inspect.hardware.engine import engine_name
 from okno.plan.depth import DepthCurve
 from okno.plan.goals import Goal
 from okno.plan.memory import DEFAULT_OVERHEAD, Overhead
@@ -40,11 +40,6 @@ class Learnt:
     depth: DepthCurve | None = None
     refinement: Refinement = field(default_factory=Refinement)
     notes: tuple[str, ...] = ()
-
-
-def engine_name() -> str:
-    """As the store keys it."""
-    return f"llama-cpp-python {version('llama-cpp-python')}"
 
 
 def learnt(machine: Machine, model: Path | None, database: Database | None = None) -> Learnt:

@@ -9,11 +9,11 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from okno.advisor.learnt import engine_name
 from okno.advisor.report import Words
 from okno.core.errors import OknoError
 from okno.core.machine import Machine
 from okno.core.plan import Figure
+from okno.inspect.hardware.engine import engine_name
 from okno.store.database import Database
 from okno.store.identity import model_identity
 from okno.store.overheads import load_overheads, save_overhead

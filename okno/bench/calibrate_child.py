@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from okno.bench import calibrate_measure as measure
 from okno.bench.calibrate_measure import Bench
 from okno.core.calibration import AttentionCost, Calibration
 from okno.engines.worker import end_with_parent
+from okno.inspect.hardware.engine import engine_name
 from okno.inspect.memory import free_memory
 from okno.plan.speed_types import bits_of
 
@@ -76,7 +76,7 @@ def run(plan: Plan, folder: Path, on_progress: Progress) -> Calibration:
     sample_s += fit.typical(measure.measure_scheduling())
     on_progress(1.0)
     return Calibration(
-        engine=f"llama-cpp-python {version('llama-cpp-python')}",
+        engine=engine_name(),
         machine="",
         threads=plan.threads,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

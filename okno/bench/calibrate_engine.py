@@ -18,6 +18,7 @@ from okno.bench.calibrate_models import N_VOCAB
 from okno.core.errors import DoesNotFit, ModelUnusable
 from okno.core.load import FlashAttention
 from okno.core.window import KVType
+from okno.engines.amx import settle_amx
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import recent_log, start_backend
 from okno.engines.llama_numbers import FLASH, KV_TYPES
@@ -122,6 +123,7 @@ def open_block(
     loading = lib.llama_model_default_params()
     loading.load_mode = lib.LLAMA_LOAD_MODE_NONE
     loading.n_gpu_layers = 0
+    loading.use_extra_bufts = settle_amx(path)
     model = lib.llama_model_load_from_file(str(path).encode(), loading)
     if not model:
         raise ModelUnusable(f"llama.cpp cannot load {path}: {' | '.join(recent_log(3))}")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from okno.core.errors import DoesNotFit, ModelUnusable
 from okno.core.load import FlashAttention
+from okno.engines.amx import settle_amx
 from okno.engines.llama_model import recent_log, start_backend
 from okno.engines.llama_numbers import FLASH
 from okno.engines.llamacpp import SMALL_MODEL_BYTES
@@ -137,7 +138,7 @@ def open_raw(path: Path, options: RawOptions | None = None) -> Iterator[RawEngin
     """Load a GGUF. Raises ModelUnusable, or DoesNotFit when there is no memory for the context."""
     options = options or RawOptions()
     start_backend()
-    model = lib.llama_model_load_from_file(str(path).encode(), _model_params(options))
+    model = lib.llama_model_load_from_file(str(path).encode(), _model_params(path, options))
     if not model:
         raise ModelUnusable(f"llama.cpp cannot load {path}: {' | '.join(recent_log(3))}")
     n_threads = options.n_threads(lib.llama_model_size(model))
@@ -152,10 +153,10 @@ def open_raw(path: Path, options: RawOptions | None = None) -> Iterator[RawEngin
         engine.close()
 
 
-def _model_params(options: RawOptions) -> lib.llama_model_params:
+def _model_params(path: Path, options: RawOptions) -> lib.llama_model_params:
     params = lib.llama_model_default_params()
     params.n_gpu_layers = options.gpu_layers
-    params.use_extra_bufts = options.repack
+    params.use_extra_bufts = settle_amx(path) and options.repack
     params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.mmap else lib.LLAMA_LOAD_MODE_NONE
     return params
 

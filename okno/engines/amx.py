@@ -1,14 +1,20 @@
-"""Keep llama.cpp off Intel's AMX tiles, where a widespread compiler bug makes it crash.
+"""Intel's AMX tiles for llama.cpp: used where they work, kept from it where it would crash.
 
-GCC before 11.5, 12.4 and 13.3 tells its optimiser that `ldtilecfg` reads 8 bytes instead of 64
-(gcc PR 114098), drops the stores that fill the tile configuration, and the first product of a
-quantised weight dies of a general protection fault (llama.cpp issue 20824). llama-cpp-python is
-compiled on the user's machine, so on an AMX machine with such a compiler (Debian 12 has one) no
-quantised model answers at all. Without AMX llama.cpp uses its AVX-512 kernels.
+With them a step costs half and less (docs/benchmarks/amx.md). Two things can go wrong:
 
-llama.cpp asks the kernel for AMX once. Linux refuses it (arch/x86/kernel/fpu/xstate.c,
+* GCC before 11.5, 12.4 and 13.3 tells its optimiser that `ldtilecfg` reads 8 bytes instead of 64
+  (gcc PR 114098), drops the stores that fill the tile configuration, and the first product of a
+  quantised weight dies of a general protection fault (llama.cpp issue 20824). okno's pyproject.toml
+  has uv compile llama-cpp-python without the pass that does it; an engine compiled otherwise may
+  still have the fault.
+* llama.cpp gives some architectures' tensors to the AMX layout and cannot use them there.
+
+Both are tried in a child (amx_trial.py) before a model is loaded. Without AMX llama.cpp uses its
+AVX-512 kernels.
+
+llama.cpp asks the kernel for AMX once per process. Linux refuses it (arch/x86/kernel/fpu/xstate.c,
 validate_sigaltstack) to a process with a signal stack too small for the tile registers, so we
-hold one up while llama.cpp asks. Set OKNO_AMX=1 to let it have AMX after all.
+hold one up while llama.cpp asks. OKNO_AMX=0 keeps AMX off, OKNO_AMX=1 leaves the trials out.
 """
 
 from __future__ import annotations
@@ -18,10 +24,12 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+from okno.engines.amx_trial import multiply, plan_graph, survives, weight_layouts
+
 SMALL_STACK_BYTES = 8192  # AVX-512 frames fit (about 3.6 kB), those with tiles (11 kB) do not.
-CPU_DEVICE = 0  # ggml-backend.h, GGML_BACKEND_DEVICE_TYPE_CPU
 
 
 class _Stack(ctypes.Structure):
@@ -43,24 +51,51 @@ def machine_has_amx(cpuinfo: str | None = None) -> bool:
     return any("amx_tile" in line.split() for line in cpuinfo.splitlines() if "flags" in line)
 
 
-def refuse_amx() -> bool:
-    """Make llama.cpp do without AMX in this process; call it before the first model is loaded.
+_granted: bool | None = None  # whether llama.cpp may ask for AMX here; None: not settled yet
 
-    Returns whether anything had to be done. Does nothing on other machines, or with OKNO_AMX=1.
+
+def settle_amx(model: Path) -> bool:
+    """Before `model` is loaded: let llama.cpp have AMX in this process, or not.
+
+    The first model settles it. Returns whether this one's weights may be laid out for the processor
+    (`use_extra_bufts`): not where a later model cannot do with what an earlier one settled.
     """
-    if os.environ.get("OKNO_AMX") == "1" or not machine_has_amx():
-        return False
+    global _granted
+    if _granted is False or not machine_has_amx():
+        return True
+    sound = _sound(model)
+    if _granted is None:
+        _granted = sound
+        if not sound:
+            _refuse()
+        return True
+    return sound
+
+
+def _sound(model: Path) -> bool:
+    asked = os.environ.get("OKNO_AMX")
+    if asked in ("0", "1"):
+        return asked == "1"
+    return _kernels_work() and survives(lambda: plan_graph(model))
+
+
+@cache
+def _kernels_work() -> bool:
+    return survives(multiply)
+
+
+def _refuse() -> None:
+    """Make llama.cpp do without AMX in this process; before its first model."""
     libc = ctypes.CDLL(None, use_errno=True)
     before, memory = _Stack(), ctypes.create_string_buffer(SMALL_STACK_BYTES)
     small = _Stack(ctypes.addressof(memory), 0, SMALL_STACK_BYTES)
     if libc.sigaltstack(ctypes.byref(small), ctypes.byref(before)) != 0:
-        return False
+        return
     try:
         with _silent_stderr():  # it says there that it was refused
-            _ask_for_weight_buffers()
+            weight_layouts()
     finally:
         libc.sigaltstack(ctypes.byref(before), None)
-    return True
 
 
 @contextmanager
@@ -74,18 +109,3 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _ask_for_weight_buffers() -> None:
-    """Have llama.cpp list the CPU's weight layouts: it asks for AMX then and keeps the answer."""
-    from llama_cpp import _ggml
-
-    ggml = _ggml.libggml
-    for name in ("ggml_backend_dev_by_type", "ggml_backend_dev_backend_reg"):
-        getattr(ggml, name).restype = ctypes.c_void_p
-    ggml.ggml_backend_reg_get_proc_address.restype = ctypes.c_void_p
-    device = ctypes.c_void_p(ggml.ggml_backend_dev_by_type(CPU_DEVICE))
-    registry = ctypes.c_void_p(ggml.ggml_backend_dev_backend_reg(device))
-    address = ggml.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
-    if address:
-        ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address)(device)

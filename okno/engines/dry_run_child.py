@@ -11,10 +11,12 @@ import math
 import re
 import resource
 import sys
+from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 
 from okno.core.errors import DoesNotFit, ModelUnusable, OknoError
+from okno.engines.amx import settle_amx
 from okno.engines.asked_process import Channel, die_with, limit_resource
 from okno.engines.dry_run_wire import (
     Buffer,
@@ -90,6 +92,7 @@ class Dry:
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
         params.n_gpu_layers = job.gpu_layers
         params.load_mtp = job.head
+        params.use_extra_bufts = settle_amx(Path(job.path))
         _log.clear()
         self._model = lib.llama_model_load_from_file(job.path.encode(), params)
         if not self._model:

@@ -11,7 +11,7 @@ from pathlib import Path
 import llama_cpp.llama_cpp as lib
 
 from okno.core.errors import ModelUnusable
-from okno.engines.amx import refuse_amx
+from okno.engines.amx import settle_amx
 from okno.engines.protocol import WorkerOptions
 
 WARNING = 3  # GGML_LOG_LEVEL_WARN of enum ggml_log_level (ggml.h); errors are 4
@@ -31,7 +31,6 @@ def start_backend() -> None:
     an internal assert ends the process without starting a debugger."""
     os.environ["GGML_NO_BACKTRACE"] = "1"
     keep_log()
-    refuse_amx()
     lib.llama_backend_init()
 
 
@@ -71,6 +70,7 @@ class LlamaModel:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = options.gpu_layers
         params.load_mtp = with_head
+        params.use_extra_bufts = settle_amx(path)
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.mmap else lib.LLAMA_LOAD_MODE_NONE
         callback = lib.llama_progress_callback(progress)
         params.progress_callback = callback

@@ -29,6 +29,51 @@ class Weights:
     largest_repacked_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """A type in AMX's layout: inputs: a matrix has a multiple of them. more_bytes: what each block
+    of block values takes beside what is stored (ggml-cpu/amx/amx.cpp, supports_op, and mmq.cpp,
+    get_row_size)."""
+
+    inputs: int
+    more_bytes: int = 0
+    block: int = 256
+
+
+TILED = {"F16": Tiles(16), "Q4_0": Tiles(32), "Q4_1": Tiles(32), "Q8_0": Tiles(32, 4, 32),
+         "Q4_K": Tiles(256, 4), "Q5_K": Tiles(256, 4), "Q6_K": Tiles(256),
+         "IQ4_XS": Tiles(256, 2)}  # fmt: skip
+TILED_OUTPUTS = 32  # a multiple of them
+
+
+@dataclass(frozen=True, slots=True)
+class Layouts:
+    """How a CPU wants weights. rows: of repacked types, what a tensor's outputs are a multiple of.
+    tiles: AMX is there and goes first, except for experts."""
+
+    rows: dict[str, int]
+    tiles: bool = False
+
+    def bytes_of(self, tensor: TensorInfo) -> int | None:
+        """A matrix's bytes rewritten; None: used as it is stored."""
+        if self.tiles and len(tensor.dimensions) == 2 and tensor.type in TILED:
+            inputs, outputs = tensor.dimensions
+            kind = TILED[tensor.type]
+            if inputs % kind.inputs == 0 and outputs % TILED_OUTPUTS == 0:
+                return tensor.n_bytes + inputs // kind.block * kind.more_bytes * outputs
+        return tensor.n_bytes if _fits_repack(tensor, self.rows) else None
+
+
+def layouts_for(cpu: Cpu, header: ModelHeader) -> Layouts:
+    """AMX is not used for a model with matrices per head, as MLA has them (engines/amx.py)."""
+    tiles = "amx_int8" in cpu.simd and "avx512_vnni" in cpu.simd
+    per_head = any(
+        len(tensor.dimensions) > 2 and tensor.type in TILED and "_exps." not in tensor.name
+        for tensor in header.tensors
+    )
+    return Layouts(repacked_types(cpu), tiles and not per_head)
+
+
 def repacked_types(cpu: Cpu) -> dict[str, int]:
     """The types whose tensors the CPU backend rewrites on this CPU, each with the rows a tensor
     must be a multiple of (ggml-cpu/repack.cpp, ggml_repack_get_optimal_repack_type)."""
@@ -49,13 +94,13 @@ def layer_of(tensor: TensorInfo) -> int | None:
 def split_weights(header: ModelHeader, cpu: Cpu, first_layer: int) -> tuple[Weights, int]:
     """Weights in main memory, and bytes on a device that holds the layers from first_layer on (the
     number of layers: only the output; more: nothing)."""
-    repacked, stored, rewritten, on_device, largest = repacked_types(cpu), 0, 0, 0, 0
+    layouts, stored, rewritten, on_device, largest = layouts_for(cpu, header), 0, 0, 0, 0
     for tensor, layer in _placed(header):
         n_bytes = _aligned(tensor.n_bytes)
         if layer >= first_layer:
             on_device += n_bytes
-        elif _is_repacked(tensor, layer, repacked):
-            rewritten += n_bytes
+        elif layer >= 0 and (inside := layouts.bytes_of(tensor)) is not None:
+            rewritten += _aligned(inside)
             largest = max(largest, tensor.n_bytes)
         else:
             stored += n_bytes
@@ -63,8 +108,8 @@ def split_weights(header: ModelHeader, cpu: Cpu, first_layer: int) -> tuple[Weig
     if tied is not None:
         if in_output >= first_layer:
             on_device += _aligned(tied.n_bytes)
-        elif _fits_repack(tied, repacked):
-            rewritten += _aligned(tied.n_bytes)
+        elif (inside := layouts.bytes_of(tied)) is not None:
+            rewritten += _aligned(inside)
             largest = max(largest, tied.n_bytes)
     return Weights(stored, rewritten, largest), on_device
 
@@ -83,10 +128,6 @@ def _placed(header: ModelHeader) -> list[tuple[TensorInfo, int]]:
 
 def _is_input(tensor: TensorInfo) -> bool:
     return tensor.name.startswith(ROW_TABLES) and not tensor.name.startswith("token_embd_norm")
-
-
-def _is_repacked(tensor: TensorInfo, layer: int, repacked: dict[str, int]) -> bool:
-    return layer >= 0 and _fits_repack(tensor, repacked)
 
 
 def _fits_repack(tensor: TensorInfo, repacked: dict[str, int]) -> bool:

@@ -10,7 +10,6 @@ import pytest
 from okno.advisor.figures import place_of
 from okno.advisor.learnt import (
     Learnt,
-    engine_name,
     learnt,
     lesson_keeper,
     save_run,
@@ -25,6 +24,7 @@ from okno.core.calibration import Calibration
 from okno.core.errors import BadSetting, ModelNotFound
 from okno.core.machine import Cpu, Device, Machine, Ram
 from okno.core.plan import Figure
+from okno.inspect.hardware.engine import engine_name
 from okno.inspect.hardware.overrides import Overrides
 from okno.inspect.header import read_header
 from okno.plan.depth import DepthCurve, PositionLoss, WindowLoss

@@ -17,6 +17,7 @@ from okno.bench.shapes import PRESETS, write_header
 from okno.core.errors import DoesNotFit, ModelUnusable
 from okno.core.load import Load
 from okno.core.window import KVType, Window
+from okno.engines.amx import settle_amx
 from okno.engines.dry_run import DryRun
 from okno.engines.llama_breakdown import breakdown
 from okno.engines.llama_model import start_backend
@@ -37,6 +38,7 @@ def test_the_sizes_are_those_the_engine_really_allocates(make_model: MakeModel) 
     start_backend()
     params = lib.llama_model_default_params()
     params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+    params.use_extra_bufts = settle_amx(path)
     model = lib.llama_model_load_from_file(str(path).encode(), params)
     asked = lib.llama_context_default_params()
     asked.n_ctx, asked.n_batch, asked.n_ubatch, asked.n_seq_max = 1024, 256, 256, 18

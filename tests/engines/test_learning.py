@@ -101,7 +101,7 @@ def test_without_a_calibration_there_is_nothing_to_keep(tmp_path):
 def calibrate(database, machine, created):
     from dataclasses import replace
 
-    from okno.advisor.learnt import engine_name
+    from okno.inspect.hardware.engine import engine_name
 
     made = replace(rough_calibration(machine), kind="measured", created=created)
     key = CalibrationKey(machine.fingerprint, engine_name(), machine.cpu.usable_cores)

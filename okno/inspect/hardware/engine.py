@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
@@ -52,13 +54,33 @@ class EngineView:
 def backends() -> Backends | None:
     """Kinds of accelerators this installation's llama.cpp was built for; None when its libraries
     are not where they are expected. Loads nothing."""
+    folder = _libraries()
+    return None if folder is None else backends_from(names_in(PurePosixPath(folder)))
+
+
+def engine_name() -> str:
+    """The engine as what was measured with it is kept: its version, its build (the same source
+    compiled otherwise has other kernels), and whether AMX is kept from it. Loads nothing."""
+    without = " without AMX" if os.environ.get("OKNO_AMX") == "0" else ""
+    return f"llama-cpp-python {version('llama-cpp-python')}{_build()}{without}"
+
+
+@cache
+def _build() -> str:
+    folder = _libraries()
+    kernels = sorted(Path(folder).glob("*ggml-cpu*")) if folder else []
+    return f" {sha256(kernels[0].read_bytes()).hexdigest()[:8]}" if kernels else ""
+
+
+def _libraries() -> str | None:
+    """The folder of llama.cpp's libraries; None without the package."""
     folder = os.environ.get("LLAMA_CPP_LIB_PATH")
-    if folder is None:
-        spec = find_spec("llama_cpp")
-        if spec is None or not spec.submodule_search_locations:
-            return None
-        folder = str(Path(spec.submodule_search_locations[0]) / "lib")
-    return backends_from(names_in(PurePosixPath(folder)))
+    if folder is not None:
+        return folder
+    spec = find_spec("llama_cpp")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return str(Path(spec.submodule_search_locations[0]) / "lib")
 
 
 def backends_from(names: Sequence[str]) -> Backends | None:
