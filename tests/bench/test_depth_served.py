@@ -23,7 +23,8 @@ END = 1  # ends an answer of the demo model: the server gives no logprob for it
 def test_losses_by_position_are_the_logprobs_of_the_server(
     flash_attention: Literal["off", "auto"],
 ) -> None:
-    """Within 1e-3 nats each without flash attention. llama.cpp's fused kernel adds up in f16 when
+    """Within 1e-3 nats each without flash attention (1e-7 with AMX; 1.5e-3 where AVX-512's kernels
+    for one row and for many add up in another order). llama.cpp's fused kernel adds up in f16 when
     a step has few rows, as the server's do: single tokens then move by some 1e-3 (docs/depth.md),
     and the mean stays within 1e-3."""
     tokens, losses = measured(flash_attention)
@@ -34,7 +35,7 @@ def test_losses_by_position_are_the_logprobs_of_the_server(
     differences = np.abs(losses[asked] + served)
     assert len(asked) > POSITIONS // 2
     assert differences.mean() < 1e-3
-    assert differences.max() < (1e-3 if flash_attention == "off" else 3e-2)
+    assert differences.max() < (2e-3 if flash_attention == "off" else 3e-2)
 
 
 def measured(flash_attention: Literal["off", "auto"]) -> tuple[list[int], NDArray[np.float64]]:

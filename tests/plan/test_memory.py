@@ -21,6 +21,7 @@ from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
 from okno.plan.memory import Anchored, ClosedForm, Overhead, predict_memory
 from okno.plan.memory_parts import repacked_types, split_weights
+from tests.conftest import MakeModel
 
 MIB, GIB = 2**20, 2**30
 FAMILIES: tuple[tuple[str, FileType], ...] = (
@@ -214,6 +215,32 @@ def test_the_processor_decides_what_is_repacked(
     architecture: str, simd: tuple[str, ...], repacked: set[str]
 ) -> None:
     assert set(repacked_types(Cpu("a", architecture, 1, 1, 1, simd))) == repacked
+
+
+TILES = ("avx2", "avx512f", "avx512_vnni", "amx_tile", "amx_int8")
+
+
+@pytest.mark.parametrize(
+    ("file_type", "stored", "tiled"),
+    [("Q8_0", 34, 38), ("F16", 2, 2), ("BF16", None, None)],
+)
+def test_amx_lays_out_what_it_multiplies(
+    make_model: MakeModel, file_type: str, stored: int | None, tiled: int | None
+) -> None:
+    """Bytes of a block in the file and in tiles; with Q8_0 each block carries a sum."""
+    header = read_header(make_model("mha-tiny", file_type))
+    weights, _ = split_weights(header, Cpu("a", "x86_64", 1, 1, 1, TILES), 99)
+    matrices = sum(
+        t.n_bytes for t in header.tensors if t.type == file_type and t.name != "token_embd.weight"
+    )
+    assert weights.repacked_bytes == (matrices * tiled // stored if stored and tiled else 0)
+
+
+def test_amx_is_not_planned_for_a_model_with_matrices_per_head(make_model: MakeModel) -> None:
+    """MLA: llama.cpp cannot use them so, and engines/amx.py keeps AMX from the whole model."""
+    header = read_header(make_model("deepseek2-tiny", "Q8_0"))
+    weights, _ = split_weights(header, Cpu("a", "x86_64", 1, 1, 1, TILES), 99)
+    assert not weights.repacked_bytes
 
 
 def test_all_weights_are_somewhere(headers: Path) -> None:
