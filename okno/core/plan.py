@@ -113,7 +113,12 @@ class SpeedPlan:
     """Rates in tokens/s, times in s. At `fill` tokens in each of the window's sequences:
     user_tok_s is what one of batch_size users gets, total_tok_s all together, alone_tok_s a single
     user. prefill_tok_s and ttft_s: a prompt of prompt_tokens on an idle server; ttft_loaded_s:
-    when batch_size such prompts arrive at once, the last one's first token."""
+    when batch_size such prompts arrive at once, the last one's first token.
+
+    request_s, full_request_s: what a request of prompt_tokens and a short answer takes of the
+    engine's time on an idle server, and in a full batch, where its prompt is computed beside the
+    others' answers without holding them up; by the calibration alone, for choosing between loads.
+    """
 
     fill_tokens: int
     prompt_tokens: int
@@ -123,6 +128,8 @@ class SpeedPlan:
     prefill_tok_s: Figure
     ttft_s: Figure
     ttft_loaded_s: Figure
+    request_s: float = 0.0
+    full_request_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,9 @@ from math import sqrt
 
 from okno.core.header import ModelHeader
 from okno.core.load import Load
-from okno.core.plan import Figure, MemoryPlan, PlannedLoad, SpeedPlan
+from okno.core.plan import MemoryPlan, PlannedLoad, SpeedPlan
 from okno.core.window import Window
 
-ANSWER_TOKENS = 128
 LEAST_GAIN = 1.05
 STEP_TOKENS = 64
 # Flash attention keeps no scores; without it a window may take so much more memory.
@@ -74,12 +73,8 @@ def _in_small_steps(window: Window) -> Window:
 
 def _gain(with_it: SpeedPlan, without: SpeedPlan) -> float:
     """How many times as many requests are answered in a time: the mean of one by one and in full
-    batches, but no gain at all where full batches lose."""
-    alone = _request_s(with_it, with_it.alone_tok_s) / _request_s(without, without.alone_tok_s)
-    full = _request_s(with_it, with_it.total_tok_s) / _request_s(without, without.total_tok_s)
+    batches, but no gain at all where full batches lose. By the calibration alone: what serving has
+    taught, it taught of the one way that was served."""
+    alone = with_it.request_s / without.request_s
+    full = with_it.full_request_s / without.full_request_s
     return sqrt(alone * full) if full >= 1 else full
-
-
-def _request_s(speed: SpeedPlan, rate: Figure) -> float:
-    """What a request takes of the engine's time: its prompt, and ANSWER_TOKENS at `rate`."""
-    return speed.ttft_s.value + ANSWER_TOKENS / rate.value

@@ -13,7 +13,7 @@ import numpy as np
 
 from okno.plan.speed_attention import Part, batch_of
 from okno.plan.speed_model import SpeedModel
-from okno.schedule.pacer import piece_rows
+from okno.schedule.pacer import DECODES_TO_GAP, MIXED_S, TILE_ROWS, Target, piece_rows
 
 SECTION_TOKENS = 1024
 MOST_SECTIONS = 5
@@ -41,6 +41,20 @@ def prompt_s(
         section = min(size, tokens - start)
         total += _section_s(model, start, section, step_tokens, neighbours)
     return total + _output_s(model, neighbours.count)
+
+
+def row_beside_s(model: SpeedModel, count: int, fill: int, depth: int) -> float:
+    """What a row of a prompt at `depth` adds to the steps of `count` sequences that decode with
+    `fill` tokens each, in pieces that do not hold them up (MIXED_S)."""
+    neighbours = Neighbours(count, fill)
+
+    def step_s(rows: int) -> float:
+        return _piece_s(model, rows, depth, neighbours)
+
+    decodes_s = step_s(0)
+    gap = Target(max(MIXED_S, DECODES_TO_GAP * decodes_s))
+    rows = piece_rows(step_s, max(1, TILE_ROWS - count), count, gap)
+    return max(0.0, step_s(rows) - decodes_s) / rows
 
 
 def prompts_at_once_s(model: SpeedModel, count: int, tokens: int, step_tokens: int) -> float:

@@ -72,5 +72,5 @@ class KneeSpeed:
         return SpeedPlan(
             1024, self.prompt_tokens, figure(1 / self.step_s), figure(1 / step_s),
             figure(batch / step_s), figure(self.prefill_tok_s), figure(ttft_s),
-            figure(ttft_s * batch),
+            figure(ttft_s * batch), ttft_s + self.step_s, ttft_s + step_s,
         )  # fmt: skip
