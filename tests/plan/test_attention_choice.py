@@ -178,8 +178,8 @@ def test_what_serving_taught_of_one_way_does_not_turn_the_choice():
 def test_pieces_that_are_dear_beside_others_count_against_flash_attention(monkeypatch):
     """A long prompt beside three streams: below 64 rows flash attention goes cell by cell, and
     whole tiles would hold the streams up (by the gap that is set here)."""
-    monkeypatch.setattr(speed_prefill, "MIXED_S", 0.06)
-    known, one = with_few_rows(without(3e-9), 200e-9), load(batch=4, ctx=4096)
+    monkeypatch.setattr(speed_prefill, "MIXED_S", 0.07)
+    known, one = with_few_rows(without(3e-9), 30e-9), load(batch=4, ctx=4096)
     planner = Planner(HEADER, known)
     beside_s = row_beside_s(planner.model(one), 3, 1024, 2048)
     alone_s = prompt_s(planner.model(one), 4096, 256) / 4096
