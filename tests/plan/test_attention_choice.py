@@ -186,7 +186,7 @@ def test_pieces_that_are_dear_beside_others_count_against_flash_attention(monkey
     assert beside_s > 2 * alone_s
     plan = planner.predict(one, fill_tokens=1024, prompt_tokens=256)
     answers_s = ANSWER_TOKENS / plan.total_tok_s.value
-    assert plan.full_request_s == pytest.approx(answers_s + 256 * beside_s)
+    assert plan.full_request_s == pytest.approx(answers_s + 256 * beside_s, rel=0.01)
 
 
 def with_few_rows(known: Calibration, cell_s: float) -> Calibration:
