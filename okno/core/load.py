@@ -13,6 +13,7 @@ from okno.core.window import MAX_BATCH_SIZE, Window
 
 PARKED_SEQS = 16  # engine sequences kept beside the live ones for prefixes of earlier requests
 CELL_PAD = 256  # llama.cpp pads the cells of a cache to this (llama-kv-cache.cpp, FATTN_KQ_STRIDE)
+LINE_ROWS = 16  # row numbers in a cache line
 FlashAttention = Literal["auto", "on", "off"]
 HEAD_ROWS = 128  # of one call of a prediction head
 HIDDEN_ROWS = 4096  # kept for it of all sequences together, at least LEAST_HIDDEN_ROWS of each
@@ -54,12 +55,25 @@ def context_sizes(load: Load, *, shares_prefixes: bool) -> ContextSizes:
     """The sizes okno's engine asks for. shares_prefixes: of the model (plain attention)."""
     window = load.window
     shares = shares_prefixes and load.kv_unified
-    wanted = window.batch_size + PARKED_SEQS if shares else window.batch_size
+    wanted = whole_lines(window.batch_size + PARKED_SEQS) if shares else window.batch_size
     n_seq = min(MAX_BATCH_SIZE, wanted)
     cells = window.kv_pool_tokens if load.kv_unified else window.ctx * n_seq
     padded = (cells + CELL_PAD - 1) // CELL_PAD * CELL_PAD
     fills = shares and n_seq > window.batch_size
-    return ContextSizes(padded, window.step_tokens, n_seq, n_seq, n_seq - 1 if fills else None)
+    filler = n_seq - 1 if fills else None
+    return ContextSizes(padded, window.step_tokens, n_seq, n_seq, filler)
+
+
+def whole_lines(count: int) -> int:
+    """`count` sequences, each of which may have a row with logits, rounded up to what keeps the
+    buffers of a step on cache lines.
+
+    llama.cpp lays out its lists of rows (tokens, positions, those with logits: 4 bytes each) in
+    units of 32 bytes, and the activations after them; the rows it reserves for are a multiple of
+    the sequences. Where a list does not end on a line of 64, every vector load and store of a step
+    crosses one: prompts take up to 1.5 times as long (docs/benchmarks/amx.md).
+    """
+    return -(-count // LINE_ROWS) * LINE_ROWS
 
 
 def head_sizes(load: Load) -> ContextSizes:

@@ -41,8 +41,8 @@ def test_the_sizes_are_those_the_engine_really_allocates(make_model: MakeModel) 
     params.use_extra_bufts = settle_amx(path)
     model = lib.llama_model_load_from_file(str(path).encode(), params)
     asked = lib.llama_context_default_params()
-    asked.n_ctx, asked.n_batch, asked.n_ubatch, asked.n_seq_max = 1024, 256, 256, 18
-    asked.n_outputs_max, asked.kv_unified = 18, True
+    asked.n_ctx, asked.n_batch, asked.n_ubatch, asked.n_seq_max = 1024, 256, 256, 32
+    asked.n_outputs_max, asked.kv_unified = 32, True
     context = lib.llama_init_from_model(model, asked)
     try:
         really = breakdown(context)

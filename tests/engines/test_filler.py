@@ -83,7 +83,7 @@ def test_the_sequence_of_the_filler_is_nobodys(engine: LlamaCpp) -> None:
 def test_in_another_window_it_has_another_place(engine: LlamaCpp) -> None:
     opened = LlamaCpp(SMALL, lambda _fraction: None)
     decoding = Decoding(opened)
-    decoding.resize(WindowChange(batch_size=8))
+    decoding.resize(WindowChange(batch_size=20))
     assert opened.limits.filler_seq == opened.limits.seq_ids > engine.limits.seq_ids
 
 

@@ -161,8 +161,9 @@ def test_with_fewer_slots_the_youngest_wait_and_texts_stay(undisturbed: Decoding
         assert text[:9] == undisturbed.texts[id][:9]
 
 
-def test_sequences_of_higher_numbers_move_down() -> None:
+def test_sequences_of_higher_numbers_move_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """A smaller batch has fewer engine sequences; what is parked in the last one is renumbered."""
+    monkeypatch.setattr("okno.core.load.LINE_ROWS", 1)  # 18 sequences, not 32 for both
     engine, fresh = opened(batch_size=2), Decoding(opened(batch_size=2))
     decoding = Decoding(engine)
     made = prompts(engine, engine.limits.seq_ids)

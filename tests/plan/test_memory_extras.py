@@ -40,7 +40,7 @@ def test_adapters_count_with_the_scratch_of_their_widest_product() -> None:
     plan = WithExtras(inner, HEADER, CPU_ONLY, Extras(tensors)).memory(load())
     (before,), (after,) = inner.memory(load()).devices, plan.devices
     assert after.parts.adapter_bytes == sum(tensor.n_bytes for tensor in tensors)
-    rows = 270  # 256 in whole groups of 18 sequences
+    rows = 256  # whole groups of 32 sequences
     more = after.parts.compute_bytes - before.parts.compute_bytes
     assert more == 4 * rows * (4096 + 8)
 
@@ -50,7 +50,7 @@ def test_the_output_is_computed_for_few_rows() -> None:
         LinearMemory(1 << 30), HEADER, CPU_ONLY, Extras(tuple(pair("output.weight", 512, 32_000)))
     ).memory(load())
     before = LinearMemory(1 << 30).memory(load()).devices[0].parts.compute_bytes
-    assert plan.devices[0].parts.compute_bytes - before == 4 * 18 * (32_000 + 8)
+    assert plan.devices[0].parts.compute_bytes - before == 4 * 32 * (32_000 + 8)
 
 
 def test_an_adapter_lies_where_its_layer_does() -> None:
