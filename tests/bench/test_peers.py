@@ -129,13 +129,15 @@ def test_llama_server_is_built_outside_the_repository(monkeypatch: pytest.Monkey
     assert not inside.exists()
 
 
-def test_amx_is_compiled_away_where_okno_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has_amx in (False, True):
-        monkeypatch.setattr(build_llama_server, "machine_has_amx", lambda has=has_amx: has)
-        flags = " ".join(build_llama_server.flags())
-        assert ("-mno-amx-tile" in flags) == has_amx
-        assert "-DGGML_NATIVE=ON" in flags
-        assert "-DLLAMA_CURL=OFF" in flags
+def test_llama_server_is_compiled_as_the_engine_is() -> None:
+    """Its C++ settings are those that uv gives llama-cpp-python, generator expressions and all."""
+    settings = build_llama_server.engine_settings()
+    flags = build_llama_server.flags()
+    assert "-fno-dse" in settings["CXX_FLAGS"]
+    assert f"-DCXX_FLAGS={settings['CXX_FLAGS']}" in flags
+    assert f"-DC_FLAGS={settings['C_FLAGS']}" in flags
+    assert "-DGGML_NATIVE=ON" in flags
+    assert "-DLLAMA_CURL=OFF" in flags
 
 
 def ends(body: dict[str, Any]) -> str:
