@@ -1,6 +1,7 @@
 """Intel's AMX tiles for llama.cpp: used where they work, kept from it where it would crash.
 
-With them a step costs half and less (docs/benchmarks/amx.md). Two things can go wrong:
+Most steps are shorter with them, 0.4 to 1.2 times as long (docs/benchmarks/amx.md). Two things can
+go wrong:
 
 * GCC before 11.5, 12.4 and 13.3 tells its optimiser that `ldtilecfg` reads 8 bytes instead of 64
   (gcc PR 114098), drops the stores that fill the tile configuration, and the first product of a

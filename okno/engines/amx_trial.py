@@ -14,7 +14,6 @@ import signal
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import llama_cpp._ggml as _ggml_library
 import llama_cpp.llama_cpp as lib
@@ -122,7 +121,7 @@ def _tiles() -> ctypes.c_void_p:
     os._exit(0)
 
 
-def _ggml(name: str, *values: Any) -> ctypes.c_void_p:
+def _ggml(name: str, *values: object) -> ctypes.c_void_p:
     """Call a function of ggml that llama-cpp-python has no prototype for and that gives a pointer
     (or nothing)."""
     function = _ggml_library.libggml[name]  # another object each time: its prototype is ours alone

@@ -55,9 +55,11 @@ def _may_go_without(header: ModelHeader, load: Load) -> bool:
 
 
 def _is_better(with_it: SpeedPlan, without: SpeedPlan) -> bool:
-    """What was measured one way is served that way; else by the predictions."""
+    """What was measured one way is served that way, both ways the faster; else by predictions."""
     if _is_measured(with_it) != _is_measured(without):
         return _is_measured(without)
+    if _is_measured(with_it):
+        return without.total_tok_s.value >= LEAST_GAIN * with_it.total_tok_s.value
     return _gain(with_it, without) >= LEAST_GAIN
 
 

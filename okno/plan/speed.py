@@ -11,7 +11,7 @@ from okno.plan.refine import Refinement
 from okno.plan.speed_attention import Batch, Part, batch_of
 from okno.plan.speed_interval import PROMPT_ERROR, interval, relative_error
 from okno.plan.speed_model import SpeedModel
-from okno.plan.speed_prefill import prompt_s, prompts_at_once_s, row_beside_s
+from okno.plan.speed_prefill import Neighbours, prompt_s, prompts_at_once_s, row_beside_s
 
 __all__ = ["Planner", "SpeedModel", "predict_speed"]
 
@@ -46,7 +46,7 @@ class Planner:
         self._header, self._calibration = header, calibration
         self._refinement = refinement or Refinement()
         self._models: dict[Cache, SpeedModel] = {}
-        self._decodes: dict[tuple[Cache, bool, int, int], tuple[Batch, float]] = {}
+        self._decodes: dict[tuple[Cache, bool, int, int], tuple[int, float, float]] = {}
         self._prompts: dict[tuple[Cache, int, int, int], float] = {}
 
     def predict(self, load: Load, *, fill_tokens: int, prompt_tokens: int) -> SpeedPlan:
@@ -85,30 +85,32 @@ class Planner:
 
     def _decode(self, load: Load, batch_size: int, fill: int) -> tuple[float, float]:
         """(seconds, relative error) of a step in which all decode."""
-        model = self.model(load)
-        batch, seconds = self._calibrated_decode(load, batch_size, fill)
-        return self._refined(model, batch.n_rows, seconds, relative_error(model, batch, batch_size))
+        return self._refined(self.model(load), *self._calibrated_decode(load, batch_size, fill))
 
-    def _calibrated_decode(self, load: Load, batch_size: int, fill: int) -> tuple[Batch, float]:
-        """Such a step, and its seconds before anything was learnt."""
+    def _calibrated_decode(
+        self, load: Load, batch_size: int, fill: int
+    ) -> tuple[int, float, float]:
+        """(rows, seconds, relative error) of such a step, before anything was learnt."""
         key = (self._cache(load), load.kv_unified, batch_size, fill)
         if key not in self._decodes:
             model = self.model(load)
             batch = batch_of([Part(batch_size, 1, fill)])
             batch = model.filled(batch) if load.kv_unified else batch
-            self._decodes[key] = (batch, model.batch_s(batch, batch_size))
+            error = relative_error(model, batch, batch_size)
+            self._decodes[key] = (batch.n_rows, model.batch_s(batch, batch_size), error)
         return self._decodes[key]
 
     def _request_s(self, load: Load, batch_size: int, fill: int, prompt: int) -> float:
         """SpeedPlan.request_s, or full_request_s. A prompt may fill the window, so that its rows
         are taken in the middle of it."""
-        model = self.model(load)
-        _, decode_s = self._calibrated_decode(load, batch_size, fill)
+        model, step_tokens = self.model(load), load.window.step_tokens
+        _, decode_s, _ = self._calibrated_decode(load, batch_size, fill)
         if batch_size == 1:
-            prompt_s = self._prompt_s(model, 1, prompt, load.window.step_tokens)
-        else:
-            prompt_s = prompt * row_beside_s(model, batch_size - 1, fill, load.window.ctx // 2)
-        return prompt_s + ANSWER_TOKENS * decode_s / batch_size
+            alone_s = self._prompt_s(model, 1, prompt, step_tokens)
+            return alone_s + ANSWER_TOKENS * decode_s
+        neighbours = Neighbours(batch_size - 1, fill)
+        row_s = row_beside_s(model, neighbours, load.window.ctx // 2, step_tokens)
+        return prompt * row_s + ANSWER_TOKENS * decode_s / batch_size
 
     def _refined(
         self, model: SpeedModel, rows: int, seconds: float, error: float

@@ -8,12 +8,13 @@ plan/simulate.py runs the real scheduler step by step instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from okno.plan.speed_attention import Part, batch_of
 from okno.plan.speed_model import SpeedModel
-from okno.schedule.pacer import DECODES_TO_GAP, MIXED_S, TILE_ROWS, Target, piece_rows
+from okno.schedule.pacer import Target, piece_rows
 
 SECTION_TOKENS = 1024
 MOST_SECTIONS = 5
@@ -43,18 +44,18 @@ def prompt_s(
     return total + _output_s(model, neighbours.count)
 
 
-def row_beside_s(model: SpeedModel, count: int, fill: int, depth: int) -> float:
-    """What a row of a prompt at `depth` adds to the steps of `count` sequences that decode with
-    `fill` tokens each, in pieces that do not hold them up (MIXED_S)."""
-    neighbours = Neighbours(count, fill)
+def row_beside_s(model: SpeedModel, neighbours: Neighbours, depth: int, step_tokens: int) -> float:
+    """What a row of a prompt at `depth` adds to the steps of `neighbours`, in pieces that do not
+    hold them up: within the default gap, not in the longer steps that the pacer may take."""
 
+    @cache
     def step_s(rows: int) -> float:
         return _piece_s(model, rows, depth, neighbours)
 
-    decodes_s = step_s(0)
-    gap = Target(max(MIXED_S, DECODES_TO_GAP * decodes_s))
-    rows = piece_rows(step_s, max(1, TILE_ROWS - count), count, gap)
-    return max(0.0, step_s(rows) - decodes_s) / rows
+    gap_s, _ = Target().limits_s(step_s(0))
+    most = max(1, step_tokens - neighbours.count)
+    rows = piece_rows(step_s, most, neighbours.count, Target(gap_s))
+    return max(0.0, step_s(rows) - step_s(0)) / rows
 
 
 def prompts_at_once_s(model: SpeedModel, count: int, tokens: int, step_tokens: int) -> float:

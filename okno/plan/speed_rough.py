@@ -24,7 +24,8 @@ REACHED_BANDWIDTH, REACHED_FLOPS = 0.75, 0.35
 CORE_BANDWIDTH_BYTES_S, CPU_BANDWIDTH_BYTES_S = 12e9, 45e9
 GPU_BANDWIDTH_BYTES_S = 300e9
 # Operations/s a core reaches in products of 4-bit weights, by the best instructions it has
-# (docs/decisions.md has those of AVX-512; the others in proportion to their width).
+# (docs/decisions.md has those of AVX-512, docs/benchmarks/amx.md those of AMX; the others in
+# proportion to their width).
 CORE_FLOPS = (("amx", 220e9), ("avx512", 110e9), ("avx_vnni", 80e9), ("avx2", 45e9),
               ("i8mm", 80e9), ("asimddp", 45e9), ("neon", 20e9))  # fmt: skip
 PLAIN_FLOPS = 10e9
