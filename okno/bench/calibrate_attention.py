@@ -24,6 +24,7 @@ FAR = replace(WIDE, type="F16", n_layer=8)  # 0.7 GB
 HEAD_LAYERS = 32  # heads times layers of a block: what a step has to do
 DEPTHS = (256, 1024, 4096, 8192)
 TILED_DEPTHS = (256, 1024, 4096)
+AGAIN_ROWS = 32  # of one sequence, below a tile
 FEW, MANY = 4, 8
 FEW_CASES = ((FEW, 256), (FEW, 1024), (FEW, 4096), (MANY, 4096), (MANY, 8192))
 MOST_KV_HEADS = 8  # with more, the deepest case takes too much time and memory
@@ -100,12 +101,13 @@ REST = (
 @dataclass(frozen=True, slots=True)
 class AttentionSamples:
     """Differences to the same step without cells, in seconds, per row, head and cell. By cells that
-    each row sees; few: by cells that all rows together see, those of neighbours skipped. plain:
-    without flash attention, by rows."""
+    each row sees; few: by cells that all rows together see, those of neighbours skipped. together:
+    AGAIN_ROWS of one sequence. plain: without flash attention, by rows."""
 
     alone: dict[int, list[float]] = field(default_factory=dict)
     few: dict[int, list[float]] = field(default_factory=dict)
     tiled: dict[int, list[float]] = field(default_factory=dict)
+    together: dict[int, list[float]] = field(default_factory=dict)
     skip: list[float] = field(default_factory=list)
     skip_tile: list[float] = field(default_factory=list)
     plain: dict[int, list[float]] = field(default_factory=dict)
@@ -192,15 +194,24 @@ class _Attention:
         """all_rows: also tiles of rows, which work out of the caches."""
         tiles = all_rows and self._shape.kv_type == "f16"
         self._base = {
-            n: self._without_cells(n) for n in (1, FEW, MANY, *((TILE,) if tiles else ()))
+            n: self._without_cells(n)
+            for n in (
+                1,
+                FEW,
+                MANY,
+                *((AGAIN_ROWS,) if all_rows else ()),
+                *((TILE,) if tiles else ()),
+            )
         }
         filled = 0
         for depth in DEPTHS:
             self._engine.fill(0, depth - filled, SPARE)
             filled = depth
             self._alone(depth)
+            if all_rows and depth in TILED_DEPTHS:
+                self._of_one(AGAIN_ROWS, depth, self._found.together)
             if tiles and depth in TILED_DEPTHS:
-                self._tiled(depth)
+                self._of_one(TILE, depth, self._found.tiled)
         self._skipped(filled, (FEW, TILE) if tiles else (FEW,))
         self._engine.forget()
         depths = [0] * MANY
@@ -223,11 +234,12 @@ class _Attention:
             seconds = self._step_s([Rows(0, 1, FILL_CELLS)]) - self._base[1]
             self._found.alone.setdefault(depth, []).append(seconds / (self._heads * depth))
 
-    def _tiled(self, depth: int) -> None:
-        pairs = self._heads * depth * TILE
+    def _of_one(self, rows: int, depth: int, found: dict[int, list[float]]) -> None:
+        """So many rows of one sequence."""
+        pairs = self._heads * depth * rows
         for _ in range(TILED_REPEATS):
-            seconds = self._step_s([Rows(0, TILE, FILL_CELLS)]) - self._base[TILE]
-            self._found.tiled.setdefault(depth, []).append(seconds / pairs)
+            seconds = self._step_s([Rows(0, rows, FILL_CELLS)]) - self._base[rows]
+            found.setdefault(depth, []).append(seconds / pairs)
 
     def _skipped(self, cells: int, counts: Sequence[int]) -> None:
         """Rows that walk the cells of others only."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from okno.bench.calibrate_attention import FEW, Shape, Swept
+from okno.bench.calibrate_attention import AGAIN_ROWS, FEW, Shape, Swept
 from okno.bench.calibrate_measure import MIXTURE, NARROW, NARROW_ROWS, Samples
 from okno.bench.calibrate_models import Block
 from okno.core.calibration import AttentionCost, Curve
@@ -174,11 +174,12 @@ def fit_attention(shape: Shape, swept: Swept, threads: int) -> AttentionCost:
     """The costs of one shape, for work that threads share evenly."""
     swept_bytes, samples = swept
     uneven = imbalance(FEW * shape.n_head, threads)
+    few = _cells_curve(samples.few, uneven)
     return AttentionCost(
         kv_type=shape.kv_type,
         head_dim=shape.head_dim,
         alone=_cells_curve(_evenly_split(samples.alone, threads)),
-        few=_cells_curve(samples.few, uneven),
+        few=few,
         tiled=_cells_curve(samples.tiled) if samples.tiled else None,
         skip_s=max(0.0, typical(samples.skip)),
         skip_tile_s=max(0.0, typical(samples.skip_tile)) if samples.skip_tile else 0.0,
@@ -186,6 +187,18 @@ def fit_attention(shape: Shape, swept: Swept, threads: int) -> AttentionCost:
         n_head_kv=shape.n_head_kv,
         swept_bytes=swept_bytes,
         plain=_cells_curve(samples.plain) if samples.plain else None,
+        again=_again(samples.together, few) if samples.together else None,
+    )
+
+
+def _again(samples: Mapping[int, Sequence[float]], few: Curve) -> Curve:
+    """Rows of one sequence without the first of them, which costs what one of few rows does."""
+    others = AGAIN_ROWS - 1
+    return _cells_curve(
+        {
+            n: [(s * AGAIN_ROWS - at(few, n)) / others for s in values]
+            for n, values in samples.items()
+        }
     )
 
 

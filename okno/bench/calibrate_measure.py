@@ -21,6 +21,7 @@ from okno.core.load import FlashAttention
 from okno.core.request import Sampling
 from okno.core.window import KVType
 from okno.engines.sampling import Sampler
+from okno.plan.speed_types import bits_of
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
 from okno.schedule.step import Limits, Sampled
@@ -41,12 +42,12 @@ NARROW = (
 )
 MIXTURE = Block("Q4_0", 1, n_embd=1024, n_ff=512, n_head=8, n_head_kv=4, head_dim=64,
                 n_expert=16, n_expert_used=4)  # fmt: skip
-BIG_LAYERS = 8  # of F16: 0.7 GB
+BIG_TYPE, BIG_LAYERS = "Q8_0", 15  # 0.7 GB; F16 products reach a tenth less of the bandwidth
 TYPES = ("Q4_0", "Q4_K", "Q6_K", "Q8_0", "Q5_K", "F16", "IQ4_NL", "Q5_0", "BF16")
 EXPERT_TYPES = ("Q4_0", "Q4_K", "Q6_K", "Q8_0", "MXFP4")
-FEW_ROWS = tuple(range(1, 21))
-MANY_ROWS = (24, 32, 64, 128, 256)
-SLIM_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
+FEW_ROWS = tuple(range(1, 25))
+MANY_ROWS = (32, 33, 48, 64, 128, 256)
+SLIM_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 32, 33, 48, 64)
 SLIM_EVERY = 3
 NARROW_ROWS = (1, 4, 16, 64, 256)
 MIXTURE_ROWS = (1, 8, 32)
@@ -151,13 +152,13 @@ def measure_experts(bench: Bench, types: Iterable[str]) -> dict[str, Samples]:
 
 
 def measure_bandwidth(bench: Bench, n_layer: int = BIG_LAYERS) -> tuple[float, list[float]]:
-    """(bytes of weights, seconds of steps of one row): F16, more than any cache of a processor
-    with as many threads holds."""
-    block = replace(WIDE, type="F16", n_layer=n_layer)
+    """(bytes of weights, seconds of steps of one row): more than any cache of a processor with as
+    many threads holds."""
+    block = replace(WIDE, type=BIG_TYPE, n_layer=n_layer)
     with ExitStack() as stack:
         engine = bench.open(stack, block, cells=FILL_CELLS)
         [samples] = _rounds(bench, [engine], (1,) * 5)
-    return 2.0 * block.n_weights, samples[1]
+    return block.n_weights * bits_of(BIG_TYPE) / 8, samples[1]
 
 
 def measure_sampling(rounds: int = 40) -> dict[int, list[float]]:

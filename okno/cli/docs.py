@@ -24,6 +24,7 @@ refused with the nearest right one. `python server.py ...` is exactly `okno serv
 Exit codes: 0 done, 1 it failed, 2 the command line was wrong, 130 stopped by Ctrl-C.
 What okno learns (calibrations, measurements, depth curves) is in one SQLite file, `okno.db` in the
 user data folder; `OKNO_DATA_DIR` names another folder.
+`OKNO_AMX=0` keeps llama.cpp off a processor's AMX, `OKNO_AMX=1` uses it without trying it first.
 """
 TABLE = "| Option | Meaning | Allowed | Default | Environment |\n|---|---|---|---|---|"
 

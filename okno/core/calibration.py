@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 from okno.core.errors import BadSetting
 
-VERSION = 4
+VERSION = 5
 CalibrationKind = Literal["measured", "rough"]
 Json = dict[str, object]
 
@@ -40,7 +40,9 @@ class AttentionCost:
     against the cells a row sees.
 
     alone: the only row of a step. few: one of 2 to 63 rows, against the different cells that all
-    of them see, because these share the caches. tiled: a row in a full tile of 64 (None: this KV
+    of them see, because these share the caches. again: of several rows of one sequence in such a
+    step each but the first, which has brought the cells into the caches (None: like the first), by
+    the cells it sees. tiled: a row in a full tile of 64 (None: this KV
     type has no tiles). skip_s, skip_tile_s: a walked cell of another sequence. plain: without flash
     attention, where every row computes every walked cell, against the rows of a step (None: not
     measured, or this KV type needs flash attention). swept_bytes: weights that passed through the
@@ -58,6 +60,7 @@ class AttentionCost:
     n_head_kv: int = 8
     swept_bytes: int = 1
     plain: Curve | None = None
+    again: Curve | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ def _attention(data: object) -> AttentionCost:
         n_head_kv=_count(told, "n_head_kv"),
         swept_bytes=_count(told, "swept_bytes"),
         plain=_curve_or_none(told["plain"]),
+        again=_curve_or_none(told["again"]),
     )
 
 

@@ -29,6 +29,7 @@ log = logging.getLogger("okno.worker")
 STDERR_LINES = 40
 LINE_BYTES = 4096  # longer ones are cut
 READ_BYTES = 65536
+HUGE_PAGES = "glibc.malloc.hugetlb"
 
 
 class _Frames(asyncio.Protocol):
@@ -156,8 +157,23 @@ def worker_environment() -> dict[str, str]:
     """The environment of a worker. GOMP_SPINCOUNT: threads that wait for each other after every
     operation sleep after a short spin instead of a long one; on a machine with other work the
     long one makes decoding many times slower (docs/decisions.md). TOKENIZERS_PARALLELISM: texts
-    are encoded beside decoding, which has its own threads. DEVICE_ORDER: the ids that okno plans
+    are encoded beside decoding, which has its own threads. GLIBC_TUNABLES: weights and KV cache in
+    huge pages where the kernel gives them when asked. DEVICE_ORDER: the ids that okno plans
     with are the engine's. The user's own settings win."""
     chosen = {"GOMP_SPINCOUNT": "3000", "TOKENIZERS_PARALLELISM": "false"} | DEVICE_ORDER
-    fixed = {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": import_path()}
+    fixed = {
+        "GGML_NO_BACKTRACE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": import_path(),
+        "GLIBC_TUNABLES": with_huge_pages(os.environ.get("GLIBC_TUNABLES", "")),
+    }
     return chosen | os.environ | fixed
+
+
+def with_huge_pages(tunables: str) -> str:
+    """`tunables` of the GNU C library, and that large allocations ask for huge pages unless they
+    say otherwise. Other C libraries ignore them."""
+    settings = [setting for setting in tunables.split(":") if setting]
+    if not any(setting.startswith(f"{HUGE_PAGES}=") for setting in settings):
+        settings.append(f"{HUGE_PAGES}=1")
+    return ":".join(settings)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import sqrt
 
 from okno.core.header import ModelHeader
 from okno.core.load import Load
 from okno.core.plan import MemoryPlan, PlannedLoad, SpeedPlan
 from okno.core.window import Window
 
-LEAST_GAIN = 1.05
+LEAST_GAIN, LEAST_ALONE = 1.05, 0.9
 STEP_TOKENS = 64
 # Flash attention keeps no scores; without it a window may take so much more memory.
 MORE_SHARE, MORE_BYTES = 0.25, 64 * 2**20
@@ -74,9 +73,9 @@ def _in_small_steps(window: Window) -> Window:
 
 
 def _gain(with_it: SpeedPlan, without: SpeedPlan) -> float:
-    """How many times as many requests are answered in a time: the mean of one by one and in full
-    batches, but no gain at all where full batches lose. By the calibration alone: what serving has
-    taught, it taught of the one way that was served."""
+    """How many times as many requests are answered in a time in full batches, but no gain at all
+    where one by one loses more than a tenth. By the calibration alone: what serving has taught, it
+    taught of the one way that was served."""
     alone = with_it.request_s / without.request_s
     full = with_it.full_request_s / without.full_request_s
-    return sqrt(alone * full) if full >= 1 else full
+    return full if alone >= LEAST_ALONE else alone

@@ -22,7 +22,9 @@ ARM_FOUR_ROWS = ("Q4_0", "Q8_0", "IQ4_NL", "MXFP4")
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Bytes of weights: stored as they are in the file, and rewritten for this CPU. largest: the
-    largest rewritten tensor, which loading reads into a buffer first."""
+    largest rewritten tensor, which loading reads into a buffer first, less the weights that are
+    loaded after it. Kinds of memory are loaded by name (llama-model-loader.h,
+    ggml_backend_buft_comparator): AMX, CPU, CPU_REPACK."""
 
     stored_bytes: int = 0
     repacked_bytes: int = 0
@@ -56,12 +58,18 @@ class Layouts:
 
     def bytes_of(self, tensor: TensorInfo) -> int | None:
         """A matrix's bytes rewritten; None: used as it is stored."""
-        if self.tiles and len(tensor.dimensions) == 2 and tensor.type in TILED:
+        if self.is_tiled(tensor):
             inputs, outputs = tensor.dimensions
             kind = TILED[tensor.type]
-            if inputs % kind.inputs == 0 and outputs % TILED_OUTPUTS == 0:
-                return tensor.n_bytes + inputs // kind.block * kind.more_bytes * outputs
+            return tensor.n_bytes + inputs // kind.block * kind.more_bytes * outputs
         return tensor.n_bytes if _fits_repack(tensor, self.rows) else None
+
+    def is_tiled(self, tensor: TensorInfo) -> bool:
+        """AMX takes it."""
+        if not self.tiles or len(tensor.dimensions) != 2 or tensor.type not in TILED:
+            return False
+        inputs, outputs = tensor.dimensions
+        return inputs % TILED[tensor.type].inputs == 0 and outputs % TILED_OUTPUTS == 0
 
 
 def layouts_for(cpu: Cpu, header: ModelHeader) -> Layouts:
@@ -94,14 +102,14 @@ def layer_of(tensor: TensorInfo) -> int | None:
 def split_weights(header: ModelHeader, cpu: Cpu, first_layer: int) -> tuple[Weights, int]:
     """Weights in main memory, and bytes on a device that holds the layers from first_layer on (the
     number of layers: only the output; more: nothing)."""
-    layouts, stored, rewritten, on_device, largest = layouts_for(cpu, header), 0, 0, 0, 0
+    layouts, stored, on_device = layouts_for(cpu, header), 0, 0
+    tiled, repacked = _Rewritten(), _Rewritten()
     for tensor, layer in _placed(header):
         n_bytes = _aligned(tensor.n_bytes)
         if layer >= first_layer:
             on_device += n_bytes
         elif layer >= 0 and (inside := layouts.bytes_of(tensor)) is not None:
-            rewritten += _aligned(inside)
-            largest = max(largest, tensor.n_bytes)
+            (tiled if layouts.is_tiled(tensor) else repacked).add(tensor, inside)
         else:
             stored += n_bytes
     tied, in_output = _tied_output(header), len(header.layers)
@@ -109,9 +117,21 @@ def split_weights(header: ModelHeader, cpu: Cpu, first_layer: int) -> tuple[Weig
         if in_output >= first_layer:
             on_device += _aligned(tied.n_bytes)
         elif (inside := layouts.bytes_of(tied)) is not None:
-            rewritten += _aligned(inside)
-            largest = max(largest, tied.n_bytes)
-    return Weights(stored, rewritten, largest), on_device
+            (tiled if layouts.is_tiled(tied) else repacked).add(tied, inside)
+    largest = max(tiled.largest_bytes - stored - repacked.n_bytes, repacked.largest_bytes)
+    return Weights(stored, tiled.n_bytes + repacked.n_bytes, max(0, largest)), on_device
+
+
+@dataclass(slots=True)
+class _Rewritten:
+    """Tensors of one layout. largest_bytes: as stored."""
+
+    n_bytes: int = 0
+    largest_bytes: int = 0
+
+    def add(self, tensor: TensorInfo, inside: int) -> None:
+        self.n_bytes += _aligned(inside)
+        self.largest_bytes = max(self.largest_bytes, tensor.n_bytes)
 
 
 def _placed(header: ModelHeader) -> list[tuple[TensorInfo, int]]:

@@ -1,7 +1,8 @@
 """Time of attention over the KV cache, as llama.cpp spends it on a CPU.
 
 With flash attention (ggml-cpu/ops.cpp, ggml_compute_forward_flash_attn_ext_f16) a single row splits
-the cells among the threads. Up to 63 rows each row walks every cell and skips those of others.
+the cells among the threads. Up to 63 rows each row walks every cell and skips those of others; the
+rows of one sequence see the same cells, which then lie in the caches.
 From 64 rows on (f16 and f32 KV) it works in tiles of 64 rows by 64 cells, computes a tile whole
 however few rows it has, and skips those in which no row sees a cell.
 
@@ -95,10 +96,23 @@ class Attention:
             cell_s = self._tiled_s(cost.tiled, batch, walked)
         else:
             seen = _seen(batch, layers.window)
-            cell_s = at(cost.few, _held(batch, layers.window)) * seen
+            again, again_s = self._seen_again(batch)
+            cell_s = at(cost.few, _held(batch, layers.window)) * (seen - again) + again_s
             cell_s += cost.skip_s * max(0, batch.n_rows * walked - seen)
             cell_s *= imbalance(batch.n_rows * layers.n_head, self.threads)
         return cell_s * layers.count * layers.n_head
+
+    def _seen_again(self, batch: Batch) -> tuple[int, float]:
+        """(cells that rows see after another of their sequence, seconds of these)."""
+        curve, window = self.cost.again, self.layers.window
+        cells, seconds = 0, 0.0
+        for part in batch.parts:
+            if curve is None or part.rows == 1:
+                continue
+            more = _seen_of(part, window) - part.count * _held_of(part, window)
+            cells += more
+            seconds += more * at(curve, _held_of(part, window))
+        return cells, seconds
 
     def _tiled_s(self, tiled: Curve, batch: Batch, walked: int) -> float:
         rows = -(-batch.n_rows // TILE) * TILE
@@ -116,21 +130,24 @@ def _walked(batch: Batch, window: int | None) -> int:
 
 def _held(batch: Batch, window: int | None) -> int:
     """Different cells that the rows of a step see: what the caches have to hold."""
-    return sum(
-        p.count * (p.rows + (p.depth if window is None else min(p.depth, window)))
-        for p in batch.parts
-    )
+    return sum(part.count * _held_of(part, window) for part in batch.parts)
+
+
+def _held_of(part: Part, window: int | None) -> int:
+    """By one of its sequences."""
+    return part.rows + (part.depth if window is None else min(part.depth, window - 1))
 
 
 def _seen(batch: Batch, window: int | None) -> int:
     """Cells that rows see, summed over rows."""
-    total = 0
-    for part in batch.parts:
-        rows, depth = part.rows, part.depth
-        growing = rows if window is None else min(max(window - depth, 0), rows)
-        seen = growing * depth + growing * (growing + 1) // 2
-        total += part.count * (seen + (rows - growing) * (window or 0))
-    return total
+    return sum(_seen_of(part, window) for part in batch.parts)
+
+
+def _seen_of(part: Part, window: int | None) -> int:
+    rows, depth = part.rows, part.depth
+    growing = rows if window is None else min(max(window - depth, 0), rows)
+    seen = growing * depth + growing * (growing + 1) // 2
+    return part.count * (seen + (rows - growing) * (window or 0))
 
 
 def _tile_cells(batch: Batch, window: int | None, walked: int) -> int:

@@ -126,9 +126,10 @@ def _between(low: AttentionCost, high: AttentionCost, part: float) -> AttentionC
     """part 0: low, 1: high; beyond, along the same line."""
     tiled = low.tiled and high.tiled and _line(low.tiled, high.tiled, part)
     plain = low.plain and high.plain and _line(low.plain, high.plain, part)
+    again = low.again and high.again and _line(low.again, high.again, part)
     return replace(
         low, alone=_line(low.alone, high.alone, part), few=_line(low.few, high.few, part),
-        tiled=tiled, plain=plain,
+        tiled=tiled, plain=plain, again=again,
     )  # fmt: skip
 
 
@@ -143,7 +144,8 @@ def _line(low: Curve, high: Curve, part: float) -> Curve:
 def _in_proportion(
     cost: AttentionCost, wanted: AttentionCost, base: AttentionCost
 ) -> AttentionCost:
-    """`cost`, times what `wanted` costs of `base`. Tiles work out of the caches: as measured."""
+    """`cost`, times what `wanted` costs of `base`. Tiles, and rows that see again what
+    one before them saw, work out of the caches: as measured."""
     plain = cost.plain
     if plain and wanted.plain and base.plain:
         plain = _times(plain, wanted.plain, base.plain)

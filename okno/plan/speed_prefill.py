@@ -23,10 +23,12 @@ SAMPLED_COUNTS = 5  # of how many already decode, for the time of many prompts a
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Sequences that decode beside the prompt, each with `depth` tokens."""
+    """Sequences that decode beside the prompt, each with `depth` tokens; and other prompts that
+    are live."""
 
     count: int = 0
     depth: int = 0
+    prompts: int = 0
 
 
 ALONE = Neighbours()
@@ -62,7 +64,10 @@ def prompts_at_once_s(model: SpeedModel, count: int, tokens: int, step_tokens: i
     """Seconds until the last first token, when `count` prompts of `tokens` arrive together. They
     are computed one after the other, and those that are done decode beside the rest."""
     sampled = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_COUNTS)).astype(int))
-    each = [prompt_s(model, tokens, step_tokens, Neighbours(int(n), tokens)) for n in sampled]
+    each = [
+        prompt_s(model, tokens, step_tokens, Neighbours(int(n), tokens, count - 1 - int(n)))
+        for n in sampled
+    ]
     return float(np.interp(np.arange(count), sampled, each).sum())
 
 
@@ -72,8 +77,9 @@ def _section_s(
     most = max(1, step_tokens - neighbours.count)
     middle = start + tokens // 2
     rows = piece_rows(
-        lambda n: _piece_s(model, n, middle, neighbours), min(most, tokens), neighbours.count
-    )
+        lambda n: _piece_s(model, n, middle, neighbours), min(most, tokens), neighbours.count,
+        prompts=1 + neighbours.prompts,
+    )  # fmt: skip
     pieces, rest = divmod(tokens, rows)
     first = _piece_s(model, rows, start, neighbours)
     last = _piece_s(model, rows, start + (pieces - 1) * rows, neighbours) if pieces > 1 else first

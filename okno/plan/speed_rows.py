@@ -1,8 +1,10 @@
-"""Costs against rows: measured points joined, with the steps of four that the kernels make.
+"""Costs against rows: measured points joined, with the steps that the kernels make between them.
 
 llama.cpp's repacked products take rows in groups of four and the remaining one to three each on
-its own (ggml-cpu/repack.cpp, forward_mul_mat_one_chunk), so 17 rows may cost more than 20. Between
-measured points the whole groups are joined linearly and the remainder costs what it cost at 16.
+its own (ggml-cpu/repack.cpp, forward_mul_mat_one_chunk), so 17 rows may cost more than 20. Its AMX
+products take them in blocks of 32, and a second block that is begun costs almost as much as a full
+one (ggml-cpu/amx/mmq.cpp): 33 rows take as long as 60. What the rows of a group and of a block
+cost is measured once each, and repeats between the other measured points.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 
 from okno.core.calibration import Curve
 
-GROUP = 4
-REMAINDER_AT = 16  # 17, 18 and 19 rows are measured for what a remainder costs
+GROUP, BLOCK = 4, 32
+REMAINDER_AT = 20  # up to the next group all rows are measured
+BEGUN_AT = (33, 48)  # measured for what a block costs of which so many rows are used
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def table(curve: Curve, most: int) -> Floats:
@@ -22,20 +26,26 @@ def table(curve: Curve, most: int) -> Floats:
     proportion to rows."""
     rows = np.arange(most + 1)
     at, seconds = np.array(curve.at), np.array(curve.seconds)
-    plain = _joined(rows, at, seconds)
     remainder = _remainder(curve)
-    if remainder is not None:
-        groups = np.isin(at, at[(at % GROUP == 0) & (at >= REMAINDER_AT)])
-        stepped = _joined(rows - rows % GROUP, at[groups], seconds[groups]) + remainder[rows % 4]
-        unmeasured = (rows > REMAINDER_AT) & ~np.isin(rows, at)
-        plain = np.where(unmeasured, stepped, plain)
+    between = (rows > REMAINDER_AT) & ~np.isin(rows, at)
+    stepped = _stepped(curve, rows, remainder) + _begun(curve, rows, remainder)
+    plain = np.where(between, stepped, _joined(rows, at, seconds))
     plain[0] = 0.0
     return plain
 
 
-def _joined(rows: NDArray[np.int64], at: NDArray[np.int64] | Floats, seconds: Floats) -> Floats:
+def _joined(rows: Ints, at: Ints | Floats, seconds: Floats) -> Floats:
     within = np.interp(rows, at, seconds)
     return np.where(rows > at[-1], seconds[-1] * rows / at[-1], within)
+
+
+def _stepped(curve: Curve, rows: Ints, remainder: Floats | None) -> Floats:
+    """Whole groups, beyond the first block whole blocks, joined; and the remaining rows."""
+    at, seconds = np.array(curve.at), np.array(curve.seconds)
+    if remainder is None:
+        return _joined(rows, at, seconds)
+    whole = (at % GROUP == 0) & ((at <= BLOCK) | (at % BLOCK == 0))
+    return _joined(rows - rows % GROUP, at[whole], seconds[whole]) + remainder[rows % GROUP]
 
 
 def _remainder(curve: Curve) -> Floats | None:
@@ -47,16 +57,28 @@ def _remainder(curve: Curve) -> Floats | None:
     return np.array([max(0.0, known[rows] - known[REMAINDER_AT]) for rows in wanted])
 
 
+def _begun(curve: Curve, rows: Ints, remainder: Floats | None) -> Floats:
+    """What rows beyond the last whole block cost more than their share of the next."""
+    known = dict(zip(curve.at, curve.seconds, strict=True))
+    if not {BLOCK, *BEGUN_AT, 2 * BLOCK} <= known.keys():
+        return np.zeros(len(rows))
+    at = np.array(BEGUN_AT)
+    more = np.array([known[n] for n in BEGUN_AT]) - _stepped(curve, at, remainder)
+    beside = np.where(rows > BLOCK, rows % BLOCK, 0)
+    begun: Floats = np.interp(beside, [0, *(at - BLOCK), BLOCK], [0.0, *more, 0.0])
+    return begun
+
+
 def slimness(wide: Curve, slim: Curve, most: int) -> Floats:
-    """What a weight of a slim matrix costs more than one of a wide one, for 0..most rows: known
-    at the rows both were measured at. A product has a cost per output beside that per weight, so
-    the difference grows with 1 / inputs."""
+    """What a weight of a slim matrix costs more than one of a wide one (less: below 0), for
+    0..most rows: known at the rows both were measured at. A product has a cost per output beside
+    that per weight, so the difference grows with 1 / inputs; AMX works faster on slim matrices."""
     known = dict(zip(wide.at, wide.seconds, strict=True))
     both = [(n, s - known[n]) for n, s in zip(slim.at, slim.seconds, strict=True) if n in known]
     if not both:
         return np.zeros(most + 1)
     at, more = np.array(both).T
-    seconds = _joined(np.arange(most + 1), at, np.maximum(more, 0.0))
+    seconds = _joined(np.arange(most + 1), at, more)
     seconds[0] = 0.0
     return seconds
 

@@ -14,13 +14,15 @@ class Ahead:
     """A step before its prompt rows are chosen. decodes: rows of sequences that decode;
     decode_cells: cells before them, summed. prompt_depth: cells before the next piece of a prompt;
     prompt_tokens: known of all live prompts and not computed; prompt_end: length of the prompt
-    that ends last. used_cells: of the pool, up to the highest used one: all are walked."""
+    that ends last; prompts: how many are live. used_cells: of the pool, up to the highest used
+    one: all are walked."""
 
     decodes: int = 0
     decode_cells: int = 0
     prompt_depth: int = 0
     prompt_tokens: int = 0
     prompt_end: int = 0
+    prompts: int = 0
     used_cells: int = 0
 
 

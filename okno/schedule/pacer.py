@@ -4,7 +4,8 @@ The time of a step is no straight line in its rows: 8 rows may cost more than 16
 on llama.cpp's CPU flash attention works in tiles of 64 (a row at depth 640 costs a third of what it
 costs in smaller pieces). So a few row counts are tried against the predicted cost of the step, and
 the one that computes most prompt rows per second wins, decoding neighbours included; of those that
-are nearly as fast the shortest step where somebody decodes, the longest where nobody does. What
+are nearly as fast the shortest step where somebody decodes, the longest for a prompt alone; of
+several prompts the shortest of whole tiles, for the next short one waits until it ends. What
 remains of a prompt after whole tiles counts against a piece that leaves it for the end: it is
 computed first, where it is cheap (40 rows take 0.3 s at depth 0 and 0.8 s at depth 600).
 
@@ -68,10 +69,11 @@ def piece_rows(
     decodes: int = 0,
     target: Target | None = None,
     rest: Rest | None = None,
+    prompts: int = 1,
 ) -> int:
-    """Prompt rows beside `decodes` decoding ones, at most `most`. seconds: of the step with so many
-    prompt rows. rest: what is left over after whole tiles counts against a piece. Where even the
-    fewest rows take too long, the fewest."""
+    """Prompt rows of `prompts` live prompts beside `decodes` decoding ones, at most `most`.
+    seconds: of the step with so many prompt rows. rest: what is left over after whole tiles counts
+    against a piece. Where even the fewest rows take too long, the fewest."""
     counts = _counts(most, decodes, rest)
     if rest is not None and not _tiles_pay(rest.last_s, counts, decodes):
         rest = None
@@ -89,7 +91,10 @@ def piece_rows(
     if not within or _best_speed(beyond) > WORTH_WAITING * _best_speed(within):
         within = beyond
     good = [one.rows for one in within if one.speed >= NEARLY * _best_speed(within)]
-    return min(good) if decodes else max(good)
+    if decodes:
+        return min(good)
+    tiles = [rows for rows in good if rows >= TILE_ROWS]
+    return min(tiles) if tiles and prompts > 1 else max(good)
 
 
 class Pacer:
@@ -110,7 +115,7 @@ class Pacer:
         return piece_rows(
             lambda rows: self._cost.seconds(ahead, rows),
             max(1, self._most - ahead.decodes), ahead.decodes, self._target,
-            Rest(ahead.prompt_tokens, last_s) if ahead.prompt_tokens else None,
+            Rest(ahead.prompt_tokens, last_s) if ahead.prompt_tokens else None, ahead.prompts,
         )  # fmt: skip
 
 

@@ -140,6 +140,7 @@ class Scheduler:
             prompt_depth=first.computed if first else 0,
             prompt_tokens=sum(s.remaining for s in prompts),
             prompt_end=len(last.known) if last else 0,
+            prompts=len(prompts),
             used_cells=self.pool.end,
         )
 
@@ -309,7 +310,11 @@ class Scheduler:
         others."""
         prompts = [s for s in self.live.values() if not s.decoding and s.remaining > 0]
         prompts.sort(key=_turn)
-        wants = [Want(s.client, s.weight, self.cache.longest_piece(s)) for s in prompts]
+        pieces = [self.cache.longest_piece(s) for s in prompts]
+        wants = [
+            Want(s.client, s.weight, piece, s.remaining - piece)
+            for s, piece in zip(prompts, pieces, strict=True)
+        ]
         spans: list[Span] = []
         for sequence, share in zip(prompts, shared_rows(wants, left), strict=True):
             if sequence.id not in self.live:

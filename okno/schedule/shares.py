@@ -3,21 +3,31 @@
 Weighted max-min fairness (water filling): nobody gets more than it wants, and what one client
 leaves goes to the others by their weights. Within a client the first in turn takes all it wants.
 So a short prompt beside a flood of long ones gets its part of every step, whoever came first.
+
+Whoever wants no more than its share of the next few steps has it at once: its first token comes
+sooner, and over these steps the others lose nothing. A part of each step stays theirs, so that a
+row of short ones, each by a client of its own, holds nobody up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+
+SHORT_STEPS = 4
+OTHERS_PART = 8  # one in so many rows
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A live prompt, in turn: whose it is, that client's weight, the rows it could take."""
+    """A live prompt, in turn: whose it is, that client's weight, the rows it could take in this
+    step, and those of later steps."""
 
     client: str
     weight: float
     rows: int
+    later: int = 0
 
 
 def shared_rows(wants: Items[Want], rows: int) -> list[int]:
@@ -32,12 +42,36 @@ def shared_rows(wants: Items[Want], rows: int) -> list[int]:
 
 
 def _by_client(wants: Items[Want], rows: int) -> dict[str, int]:
-    """What each client gets. Of whole rows that do not divide, the first in turn gets one more."""
+    """What each client gets."""
     wanted: dict[str, int] = {}
+    whole: dict[str, int] = {}
     weights: dict[str, float] = {}
     for want in wants:
         wanted[want.client] = wanted.get(want.client, 0) + want.rows
+        whole[want.client] = whole.get(want.client, 0) + want.rows + want.later
         weights.setdefault(want.client, want.weight)
+    left = min(rows, sum(wanted.values()))
+    short = _short(whole, weights, rows)
+    long = {client: n for client, n in wanted.items() if client not in short}
+    theirs = left - min(left // OTHERS_PART, sum(long.values()))
+    got = {}
+    for client in short:
+        got[client] = min(wanted[client], theirs)
+        theirs -= got[client]
+    return got | _filled(long, weights, left - sum(got.values()))
+
+
+def _short(whole: Mapping[str, int], weights: Mapping[str, float], rows: int) -> list[str]:
+    """Clients whose prompts are done with their share of SHORT_STEPS steps of `rows`, in turn."""
+    total = sum(weights.values())
+    return [
+        client for client, wanted in whole.items()
+        if wanted * total <= SHORT_STEPS * rows * weights[client]
+    ]  # fmt: skip
+
+
+def _filled(wanted: Mapping[str, int], weights: Mapping[str, float], rows: int) -> dict[str, int]:
+    """`rows` by weight. Of whole rows that do not divide, the first in turn gets one more."""
     got = dict.fromkeys(wanted, 0)
     left = min(rows, sum(wanted.values()))
     while left:

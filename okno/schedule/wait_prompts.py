@@ -4,6 +4,7 @@ The prompt rows of a step are shared between clients by their weights, and withi
 prompt that is due first takes all (schedule/shares.py). Taken as a fluid that is generalised
 processor sharing (Parekh and Gallager 1993): in virtual time each client's rows pass at the pace of
 its weight, and a virtual second lasts as long as the weights of those who still have some.
+Left out: who wants little has it a few steps sooner.
 """
 
 from __future__ import annotations

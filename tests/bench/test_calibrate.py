@@ -155,6 +155,14 @@ def test_a_single_row_costs_a_cell_the_same_however_its_cells_are_split(threads:
     assert (cost.n_head, cost.n_head_kv, cost.swept_bytes) == (32, 8, 10**8)
 
 
+def test_rows_that_find_cells_in_the_caches_are_told_from_the_first_of_them() -> None:
+    samples = AttentionSamples(skip=[1e-9], alone={256: [40e-9]}, few={1024: [50e-9]})
+    samples.together[1024] = [(50e-9 + (attention.AGAIN_ROWS - 1) * 20e-9) / attention.AGAIN_ROWS]
+    cost = fit.fit_attention(Shape("f16", 64, 32, 8), (10**8, samples), 1)
+    assert cost.again is not None
+    assert cost.again.seconds == pytest.approx([20e-9])
+
+
 def test_a_neighbour_that_disturbs_most_samples_does_not_set_the_figure() -> None:
     assert fit.typical([1.0, 1.01, 1.02, 1.03]) == pytest.approx(1.0075)
     assert fit.typical([1.0, 3.0, 4.0, 9.0, 9.0]) == 1.0
@@ -183,8 +191,8 @@ def test_a_calibration_from_small_blocks_is_complete(
     assert set(found.weights) == {"Q4_0", "F16"}
     assert set(found.slim) == {"Q4_0", "F16"}
     assert set(measure.FEW_ROWS) <= set(found.weights["Q4_0"].at)
-    assert [(c.kv_type, c.tiled is not None) for c in found.attention] == [
-        ("f16", True), ("q8_0", False), ("q8_0", False),
+    assert [(c.kv_type, c.tiled is not None, c.again is not None) for c in found.attention] == [
+        ("f16", True, True), ("q8_0", False, True), ("q8_0", False, False),
     ]  # fmt: skip
     assert {(c.n_head, c.n_head_kv) for c in found.attention} == {(4, 2)}
     assert found.bandwidth_bytes_s > 0

@@ -15,9 +15,8 @@ from okno.plan.simulate import Arrival, simulate
 from okno.plan.speed import Planner, SpeedModel, predict_speed
 from okno.plan.speed_attention import Part, batch_of
 from okno.plan.speed_rough import rough_calibration
-from okno.plan.speed_rows import table
 from okno.schedule.step import Limits
-from tests.plan.speed_cases import bare_step_s, calibration, header, in_fours, load, mixture
+from tests.plan.speed_cases import bare_step_s, calibration, header, load, mixture
 
 MODEL = SpeedModel(header(), calibration())
 
@@ -147,24 +146,6 @@ def test_recurrent_state_costs_per_row_and_not_per_depth() -> None:
 
 
 # Rows ----------------------------------------------------------------------------------------
-
-
-def test_measured_rows_keep_their_seconds_and_others_follow_the_groups_of_four() -> None:
-    curve = in_fours(1.0)
-    seconds = table(curve, 600)
-    for rows, expected in zip(curve.at, curve.seconds, strict=True):
-        assert seconds[rows] == expected
-    assert seconds[23] > seconds[24]
-    assert seconds[23] - seconds[20] == pytest.approx(curve.seconds[18] - curve.seconds[15])
-    assert seconds[0] == 0
-    assert seconds[600] == pytest.approx(seconds[512] * 600 / 512)
-
-
-@given(st.lists(st.integers(1, 4000), min_size=1, max_size=6, unique=True))
-def test_a_table_has_no_hole(rows: list[int]) -> None:
-    at = tuple(sorted(rows))
-    seconds = table(Curve(at, tuple(n * 1e-9 for n in at), (0.0,) * len(at)), 1024)
-    assert (seconds[1:] > 0).all()
 
 
 # Plans ---------------------------------------------------------------------------------------

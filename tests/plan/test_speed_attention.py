@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from okno.core.calibration import AttentionCost, Curve
 from okno.plan.speed_attention import (
+    Attention,
     Batch,
     Part,
     _seen,
@@ -15,6 +17,7 @@ from okno.plan.speed_attention import (
     imbalance,
     padded,
 )  # fmt: skip
+from okno.plan.speed_work import AttentionLayers
 
 PARTS = st.builds(Part, st.integers(1, 4), st.integers(1, 150), st.integers(0, 700))
 BATCHES = st.lists(PARTS, min_size=1, max_size=4).map(batch_of)
@@ -36,6 +39,28 @@ def seen_one_by_one(batch: Batch, window: int | None) -> list[list[range]]:
 def test_cells_seen_are_those_counted_row_by_row(batch: Batch, window: int | None) -> None:
     expected = sum(len(cells) for _, cells in seen_one_by_one(batch, window))
     assert _seen(batch, window) == expected
+
+
+def flat(seconds: float) -> Curve:
+    return Curve((1,), (seconds,), (0.0,))
+
+
+@given(BATCHES, WINDOWS)
+def test_the_first_row_of_a_sequence_fetches_its_cells_and_the_others_find_them(
+    batch: Batch, window: int | None
+) -> None:
+    cost = AttentionCost("f16", 64, flat(7.0), flat(5.0), None, 0.0, again=flat(2.0))
+    layers = AttentionLayers(1, 4, 2, 64.0, window)
+    expected = 0.0
+    for part in batch.parts:
+        rows = seen_one_by_one(batch_of([Part(1, part.rows, part.depth)]), window)
+        seen = [len(cells) for _, cells in rows]
+        different = len({cell for _, cells in rows for cell in cells})
+        expected += part.count * (5.0 * different + 2.0 * (sum(seen) - different))
+    if batch.n_rows > 1:
+        uneven = imbalance(batch.n_rows * 4, 1)
+        found = Attention(layers, cost, threads=1).seconds(batch)
+        assert found == pytest.approx(4 * expected * uneven)
 
 
 @given(BATCHES, WINDOWS)

@@ -29,6 +29,13 @@ def test_a_piece_alone_takes_the_time_it_may_in_whole_tiles() -> None:
     assert ALONE_S * 1000 - TILE_ROWS < rows <= ALONE_S * 1000
 
 
+def test_of_several_prompts_a_piece_is_the_shortest_that_is_nearly_as_fast() -> None:
+    assert piece_rows(line(1e-3), 10_000, prompts=3) == TILE_ROWS
+    fixed = piece_rows(lambda n: 0.05 + 1e-3 * n, 10_000, prompts=3)  # a step costs something
+    assert TILE_ROWS < fixed <= piece_rows(lambda n: 0.05 + 1e-3 * n, 10_000)
+    assert piece_rows(line(10.0), 40, prompts=3) == piece_rows(line(10.0), 40)
+
+
 def test_beside_others_a_piece_keeps_the_gap_and_fills_the_tile_with_them() -> None:
     rows = piece_rows(lambda n: 0.05 + 1e-3 * n, 10_000, decodes=5)
     assert (rows + 5) % TILE_ROWS == 0

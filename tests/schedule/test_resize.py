@@ -10,7 +10,8 @@ from okno.core.errors import WindowInUse
 from okno.schedule.resize import adopt, check_room, make_fit, moves
 from okno.schedule.step import Limits
 from tests.schedule.mirror import check_books
-from tests.schedule.test_scheduler import UNIFIED, Run, actions, alone, limits
+from tests.schedule.run import UNIFIED, Run, alone
+from tests.schedule.test_scheduler import actions, limits
 
 
 def resize(run: Run, to: Limits, *, moved: bool = True, keeps_stored: bool = True) -> None:

@@ -1,98 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from okno.schedule.scheduler import Scheduler
-from okno.schedule.sequence import Sequence
-from okno.schedule.step import Copy, Limits, Restore, Sampled, Span, Step, Truncate
-from tests.schedule.mirror import MirrorCache, check_books, next_token
-
-UNIFIED = Limits(batch_size=4, seq_ids=8, pool_cells=4 * 64)
-
-
-@dataclass
-class Run:
-    """A scheduler driven against the mirror cache, with the mirror's own next token."""
-
-    limits: Limits = UNIFIED
-    texts: dict[str, list[int]] = field(default_factory=dict)
-    done: dict[str, list[int]] = field(default_factory=dict)
-    cached: dict[str, int] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.scheduler = Scheduler(self.limits)
-        self.cache = MirrorCache(self.limits)
-
-    def add(
-        self, id: str, prompt: list[int], answer: int = 4, client: str = "", salt: str = "",
-        weight: float = 1.0,
-    ) -> None:  # fmt: skip
-        limit = min(len(prompt) + answer, self.limits.pool_cells)
-        self.texts[id] = list(prompt)
-        self.scheduler.add(
-            Sequence(id, prompt, max_tokens=limit, client=client, salt=salt, weight=weight)
-        )
-
-    def step(self, budget: int = 16, prompt_rows: int | None = None, *, right: int = -1) -> Step:
-        """right: so many of three drafts for every live sequence are right; -1: no drafts."""
-        pace = None if prompt_rows is None else lambda _: prompt_rows
-        step = self.scheduler.schedule(budget, pace, self.guesses(right))
-        if step.spans:  # as the engine loop does
-            self.cache.execute(step)
-            check_books(self.scheduler, self.cache)
-        sampled: dict[str, Sampled] = {}
-        for span in step.spans:
-            sequence = self.scheduler.live[span.id]
-            self.cached[span.id] = sequence.cached
-            if not span.logits:
-                continue
-            seen = self.cache.tokens(span.seq)
-            seen = seen[: len(seen) - len(span.drafts)]
-            assert seen == self.texts[span.id], "the cache holds this request's tokens, no others"
-            sampled[span.id] = self.sample(span, sequence.max_tokens)
-        self.scheduler.update(step, sampled)
-        self.steps.append(step)
-        return step
-
-    def sample(self, span: Span, max_tokens: int) -> Sampled:
-        """The drafts as far as they are right, and one token more."""
-        text, new = self.texts[span.id], []
-        for draft in [*span.drafts.tolist(), None]:
-            new.append(next_token([*text, *new]))
-            if len(text) + len(new) >= max_tokens or new[-1] != draft:
-                break
-        text += new
-        ended = len(text) >= max_tokens
-        if ended:
-            self.done[span.id] = text
-        return Sampled(tuple(new), ended)
-
-    def guesses(self, right: int) -> dict[str, list[int]]:
-        """For every live sequence three tokens, of which the first `right` will be sampled."""
-        found = {}
-        for id in self.scheduler.live if right >= 0 else ():
-            true = alone(self.texts[id], 3)[len(self.texts[id]) :]
-            found[id] = [*true[:right], *([99] * (3 - right))]
-        return found
-
-    def finish(self, budget: int = 16, right: int = -1) -> None:
-        for _ in range(10_000):
-            if not self.scheduler.live and not len(self.scheduler.waiting):
-                return
-            assert self.step(budget, right=right).spans, "a step with work to do runs something"
-        raise AssertionError("the scheduler does not come to an end")
-
-
-def alone(prompt: list[int], answer: int) -> list[int]:
-    text = list(prompt)
-    for _ in range(answer):
-        text.append(next_token(text))
-    return text
+from okno.schedule.step import Copy, Limits, Restore, Sampled, Truncate
+from tests.schedule.run import UNIFIED, Run, alone
 
 
 def test_batch_size_is_exactly_how_many_are_decoded_at_once() -> None:
@@ -193,17 +108,6 @@ def test_a_small_pool_preempts_the_youngest_and_every_request_ends_whole() -> No
     assert run.scheduler.preemptions > 0
     for k in range(4):
         assert run.done[f"r{k}"] == alone([k, *range(12)], 40)
-
-
-def test_a_client_that_floods_does_not_starve_another() -> None:
-    run = Run(replace(UNIFIED, batch_size=1))
-    for k in range(20):
-        run.add(f"flood{k}", [k] * 30, answer=2, client="flood")
-    run.step()
-    run.add("other", [9] * 5, answer=2, client="quiet")
-    while "other" not in run.done:
-        run.step()
-    assert len(run.done) <= 3
 
 
 def test_position_counts_those_admitted_before() -> None:
@@ -371,128 +275,6 @@ def test_a_short_prompt_passes_a_long_one_and_a_long_one_is_not_starved() -> Non
     run.finish()
     assert order[0] == "short0"
     assert "long" in order  # although short ones kept coming
-
-
-def test_a_client_with_every_slot_gives_one_to_a_client_with_none() -> None:
-    run = Run(replace(UNIFIED, batch_size=3))
-    for k in range(6):
-        run.add(f"flood{k}", [k] * 20, answer=30, client="flood")
-    for _ in range(6):
-        run.step(budget=32)
-    assert len(run.scheduler.live) == 3
-    run.add("other", [9] * 5, answer=2, client="quiet")
-    run.step(budget=32)
-    run.step(budget=32)
-    assert "other" in run.done or "other" in run.scheduler.live
-    run.finish(budget=32)
-    assert all(run.done[f"flood{k}"] == alone([k] * 20, 30) for k in range(6))
-
-
-def test_a_flood_of_long_prompts_leaves_another_its_part_of_every_step() -> None:
-    run = Run(Limits(batch_size=8, seq_ids=20, pool_cells=8000))
-    for k in range(12):
-        run.add(f"flood{k}", [k] * 300, answer=20, client="flood")
-    for _ in range(20):  # so much work that a short one is due after all that wait
-        run.step(budget=32)
-    run.add("other", [9] * 40, answer=2, client="quiet")
-    for _ in range(6):
-        run.step(budget=32)
-    assert len(run.texts["other"]) > 40
-    run.finish(budget=64)
-    assert all(run.done[f"flood{k}"] == alone([k] * 300, 20) for k in range(12))
-
-
-def test_who_comes_often_beside_a_flood_gets_a_slot_at_once_each_time() -> None:
-    """Also when its counter is higher than the flood's, whose next prompt waits for a slot."""
-    run = Run(Limits(batch_size=8, seq_ids=20, pool_cells=8000))
-    for k in range(12):
-        run.add(f"flood{k}", [k] * 300, answer=20, client="flood")
-    run.step(budget=64)
-    for k in range(3):
-        run.add(f"other{k}", [9, k] * 20, answer=100, client="quiet")
-        run.step(budget=64)
-        assert f"other{k}" in run.scheduler.live
-    run.finish(budget=64)
-    assert all(run.done[f"flood{k}"] == alone([k] * 300, 20) for k in range(12))
-
-
-def test_who_got_a_slot_of_a_flood_does_not_stand_behind_it_then() -> None:
-    """What the flood was served is remembered, although nobody else waits meanwhile."""
-    run = Run(Limits(batch_size=3, seq_ids=20, pool_cells=2000))
-    for k in range(3):
-        run.add(f"flood{k}", [k] * 20, answer=60, client="flood")
-    for _ in range(6):
-        run.step(budget=64)
-    run.add("other0", [9] * 10, answer=60, client="a quiet one")
-    run.step(budget=64)
-    assert "other0" in run.scheduler.live
-    run.add("other1", [8] * 10, answer=60, client="a quiet one")
-    assert run.scheduler.position("other1") == 0
-
-
-def test_with_every_slot_taken_a_step_looks_at_as_many_as_there_are_slots() -> None:
-    run = Run(Limits(batch_size=2, seq_ids=10, pool_cells=80))
-    for k in range(2):
-        run.add(f"flood{k}", [k] * 20, answer=10, client="flood")
-    run.step(budget=64)
-    for k in range(30):
-        run.add(f"other{k}", [9, k] * 30, client=f"client{k}")
-    looked, best_reuse = [], run.scheduler.cache.best_reuse
-    run.scheduler.cache.best_reuse = lambda s: looked.append(s.id) or best_reuse(s)  # type: ignore
-    run.step(budget=64)
-    assert set(run.scheduler.live) == {"flood0", "flood1"}
-    assert 0 < len(looked) <= 2
-    run.finish(budget=64)
-
-
-@pytest.mark.parametrize("change", [{"parks": False}, {"copies": False}])
-def test_where_no_prefix_is_shared_nobody_waits_for_one(change: dict[str, bool]) -> None:
-    run = Run(replace(UNIFIED, batch_size=3, **change))
-    for k in range(3):
-        run.add(f"r{k}", [1] * 12)
-    run.step(budget=64)
-    assert len(run.scheduler.live) == 3
-    run.finish()
-
-
-def test_two_clients_with_enough_to_do_share_the_slots() -> None:
-    run = Run(Limits(batch_size=6, seq_ids=20, pool_cells=2000))
-    for k in range(8):
-        run.add(f"flood{k}", [k] * 20, answer=60, client="flood")
-    for _ in range(6):
-        run.step(budget=64)
-    for k in range(5):
-        run.add(f"other{k}", [9, k] * 5, answer=30, client="quiet")
-    for _ in range(20):
-        run.step(budget=64)
-    live = [sequence.client for sequence in run.scheduler.live.values()]
-    assert (live.count("flood"), live.count("quiet")) == (3, 3)
-    run.finish(budget=64)
-    assert all(run.done[f"flood{k}"] == alone([k] * 20, 60) for k in range(8))
-
-
-def test_one_client_alone_keeps_its_slots() -> None:
-    run = Run(replace(UNIFIED, batch_size=2))
-    for k in range(4):
-        run.add(f"r{k}", [k] * 10, answer=10)
-    run.step()
-    first = set(run.scheduler.live)
-    for _ in range(5):
-        run.step()
-        assert set(run.scheduler.live) == first
-
-
-def test_low_priority_gives_way_and_comes_back_whole() -> None:
-    run = Run(replace(UNIFIED, batch_size=1))
-    run.add("batch job", [1] * 20, answer=20, weight=0.25)
-    for _ in range(5):
-        run.step()
-    run.add("person", [2] * 10, answer=3, weight=1.0)
-    run.step()
-    assert list(run.scheduler.live) == ["person"]
-    run.finish()
-    assert list(run.done) == ["person", "batch job"]
-    assert run.done["batch job"] == alone([1] * 20, 20)
 
 
 NO_SHRINK = (Phase.explicit, Phase.generate)

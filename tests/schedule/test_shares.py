@@ -16,8 +16,25 @@ def test_a_short_prompt_beside_long_ones_gets_all_it_wants() -> None:
 
 
 def test_clients_share_evenly_and_by_weight() -> None:
-    assert shared_rows([Want("a", 1, 90), Want("b", 1, 90)], 60) == [30, 30]
-    assert shared_rows([Want("a", 1, 90), Want("b", 4, 90)], 60) == [12, 48]
+    assert shared_rows([Want("a", 1, 900), Want("b", 1, 900)], 60) == [30, 30]
+    assert shared_rows([Want("a", 1, 900), Want("b", 4, 900)], 60) == [12, 48]
+
+
+def test_whoever_wants_its_share_of_a_few_steps_has_it_at_once() -> None:
+    wants = [Want("flood", 1, 800), Want("other", 1, 40)]
+    assert shared_rows(wants, 25) == [3, 22]
+    assert shared_rows([Want("flood", 1, 775), Want("other", 1, 18)], 25) == [7, 18]
+    assert shared_rows([Want("flood", 1, 800), Want("other", 1, 60)], 25) == [13, 12]
+    assert shared_rows([Want("a", 1, 40), Want("b", 1, 40)], 60) == [40, 20]  # all are short
+
+
+def test_a_piece_of_a_long_prompt_is_not_short() -> None:
+    assert shared_rows([Want("a", 1, 900), Want("b", 1, 30, 870)], 60) == [30, 30]
+
+
+def test_short_prompts_one_after_another_leave_a_long_one_its_part() -> None:
+    flood = [Want("long", 1, 800), *(Want(f"short{n}", 1, 10) for n in range(20))]
+    assert shared_rows(flood, 64)[0] == 8
 
 
 WANTS = st.lists(

@@ -12,7 +12,7 @@ from okno.schedule.cost import Ahead
 from okno.schedule.step import Limits, Restore, Share
 from okno.schedule.tidy import next_to_tidy, pays, tidy
 from tests.schedule.mirror import check_books
-from tests.schedule.test_scheduler import Run, alone
+from tests.schedule.run import Run, alone
 
 Talk = tuple[int, int, list[int], int]
 Round = tuple[list[Talk], int | None, int, int, int]
