@@ -51,7 +51,7 @@ class Decoding:
         self.scheduler.add(Sequence(id, prompt, max_tokens=len(prompt) + answer))
 
     def step(self) -> Step:
-        step = self.scheduler.schedule(256)
+        step = self.scheduler.schedule(self.engine.window.step_tokens)
         logits = self.engine.execute(step)
         sampled: dict[str, Sampled] = {}
         wanting = [span for span in step.spans if span.logits]
