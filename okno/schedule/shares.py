@@ -6,7 +6,8 @@ So a short prompt beside a flood of long ones gets its part of every step, whoev
 
 Whoever wants no more than its share of the next few steps has it at once: its first token comes
 sooner, and over these steps the others lose nothing. A part of each step stays theirs, so that a
-row of short ones, each by a client of its own, holds nobody up.
+row of short ones, each by a client of its own, holds nobody up; in steps too small to have such a
+part nobody goes first.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _by_client(wants: Items[Want], rows: int) -> dict[str, int]:
         whole[want.client] = whole.get(want.client, 0) + want.rows + want.later
         weights.setdefault(want.client, want.weight)
     left = min(rows, sum(wanted.values()))
-    short = _short(whole, weights, rows)
+    short = _short(whole, weights, rows) if rows >= OTHERS_PART else []
     long = {client: n for client, n in wanted.items() if client not in short}
     theirs = left - min(left // OTHERS_PART, sum(long.values()))
     got = {}

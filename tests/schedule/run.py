@@ -40,6 +40,7 @@ class Run:
         """right: so many of three drafts for every live sequence are right; -1: no drafts."""
         pace = None if prompt_rows is None else lambda _: prompt_rows
         step = self.scheduler.schedule(budget, pace, self.guesses(right))
+        assert step.rows <= max(budget, len(step.spans)), "no more rows than allowed, or one each"
         if step.spans:  # as the engine loop does
             self.cache.execute(step)
             check_books(self.scheduler, self.cache)

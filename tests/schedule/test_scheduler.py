@@ -277,6 +277,15 @@ def test_a_short_prompt_passes_a_long_one_and_a_long_one_is_not_starved() -> Non
     assert "long" in order  # although short ones kept coming
 
 
+def test_short_prompts_behind_a_long_one_keep_to_the_rows_of_a_small_step() -> None:
+    run = Run()
+    run.add("long", [1] * 40, client="a", weight=4.0)
+    run.step(budget=6)
+    run.add("short", [2] * 4, client="b")
+    run.add("other", [3] * 4, client="c")
+    assert [len(span.tokens) for span in run.step(budget=6).spans] == [4, 1, 1]
+
+
 NO_SHRINK = (Phase.explicit, Phase.generate)
 arrivals = st.tuples(
     st.integers(0, 3),  # which common prefix

@@ -37,6 +37,12 @@ def test_short_prompts_one_after_another_leave_a_long_one_its_part() -> None:
     assert shared_rows(flood, 64)[0] == 8
 
 
+@given(st.integers(1, 64), st.integers(1, 12))
+def test_whoever_is_first_in_turn_has_a_row_of_every_step(rows: int, shorts: int) -> None:
+    flood = [Want("long", 1, 800), *(Want(f"short{n}", 1, 1) for n in range(shorts))]
+    assert shared_rows(flood, rows)[0] >= 1
+
+
 WANTS = st.lists(
     st.builds(Want, st.sampled_from("abc"), st.sampled_from([0.25, 1.0, 4.0]), st.integers(1, 200)),
     max_size=12,
