@@ -1,7 +1,9 @@
 """Try llama.cpp's AMX kernels where a crash costs nothing: in a forked child.
 
-The child does what may kill it and is gone; this process has asked llama.cpp for nothing. Linux
-only, as AMX is; some 30 ms, and for a model what reading its header takes.
+The child does what may kill it and is gone; this process has not asked llama.cpp for AMX yet. It
+has registered the accelerators: a fork has no use of CUDA after that (any call ends it), so the
+child is given none. Linux only, as AMX is; some 30 ms, and for a model what reading its header
+takes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import signal
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
+from typing import NoReturn
 
 import llama_cpp._ggml as _ggml_library
 import llama_cpp.llama_cpp as lib
@@ -25,20 +28,27 @@ SCRATCH_BYTES = 1 << 20
 CPU_DEVICE = 0  # ggml-backend.h, GGML_BACKEND_DEVICE_TYPE_CPU
 EXTRA_LAYOUTS = b"ggml_backend_dev_get_extra_bufts"
 LONG = ctypes.c_int64
+NO_DEVICES = ctypes.c_void_p()  # a list that ends at once
 
 
 def survives(job: Callable[[], None]) -> bool:
     """Whether a copy of this process lives through `job`. What the job raises does not count: it
-    comes again, with its words, when the same is done in earnest."""
-    child = os.fork()
-    if child == 0:
-        try:
-            _alone()
-            job()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
+    comes again, with its words, when the same is done in earnest. A trial whose end is not known
+    (no process is left for it, or its parent was started with SIGCHLD ignored) has failed."""
+    try:
+        child = os.fork() or _end_after(job)
+        _, status = os.waitpid(child, 0)
+    except OSError:
+        return False
     return os.WIFEXITED(status)
+
+
+def _end_after(job: Callable[[], None]) -> NoReturn:
+    try:
+        _alone()
+        job()
+    finally:
+        os._exit(0)
 
 
 def _alone() -> None:
@@ -89,7 +99,7 @@ def plan_graph(model: Path) -> None:
     loading = lib.llama_model_default_params()
     loading.no_alloc = True
     loading.load_mode = lib.LLAMA_LOAD_MODE_NONE
-    loading.n_gpu_layers = 0
+    loading.devices = ctypes.addressof(NO_DEVICES)
     loaded = lib.llama_model_load_from_file(str(model).encode(), loading)
     if not loaded:
         return

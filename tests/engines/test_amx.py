@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import llama_cpp.llama_cpp as lib
 import numpy as np
 import pytest
 
@@ -47,6 +50,45 @@ def test_an_error_in_a_trial_is_no_crash() -> None:
 def test_a_trial_that_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(amx_trial, "TIMEOUT_S", 1)
     assert not amx_trial.survives(signal.pause)
+
+
+@linux
+def test_a_trial_whose_end_is_not_known_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a worker inherits it
+    try:
+        assert not amx_trial.survives(lambda: None)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+    def refused() -> int:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(os, "fork", refused)
+    assert not amx_trial.survives(lambda: None)
+
+
+@linux
+@pytest.mark.parametrize("shape", ["mha-tiny", "mamba2-tiny"])
+def test_a_step_of_a_model_is_planned_without_its_weights(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    """And without accelerators: CUDA ends a fork of a process that has counted its devices."""
+    path, opened = make_model(shape, "Q4_0"), []
+    load, init = lib.llama_model_load_from_file, lib.llama_init_from_model
+
+    def loaded(name: bytes, params: Any) -> object:
+        assert params.no_alloc
+        assert ctypes.c_void_p.from_address(params.devices).value is None
+        return load(name, params)
+
+    def planned(model: object, params: object) -> object:
+        opened.append(init(model, params))
+        return opened[-1]
+
+    monkeypatch.setattr(lib, "llama_model_load_from_file", loaded)
+    monkeypatch.setattr(lib, "llama_init_from_model", planned)
+    amx_trial.plan_graph(path)
+    assert [bool(context) for context in opened] == [True]
 
 
 @contextmanager
