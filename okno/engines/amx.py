@@ -77,12 +77,18 @@ def _sound(model: Path) -> bool:
     asked = os.environ.get("OKNO_AMX")
     if asked in ("0", "1"):
         return asked == "1"
-    return _kernels_work() and survives(lambda: plan_graph(model))
+    return _kernels_work() and _can_use_them(model)
 
 
 @cache
 def _kernels_work() -> bool:
     return survives(multiply)
+
+
+@cache
+def _can_use_them(model: Path) -> bool:
+    """Found once: what a dry run in this process was told holds when the model is loaded."""
+    return survives(lambda: plan_graph(model))
 
 
 def _refuse() -> None:

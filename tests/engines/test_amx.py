@@ -128,6 +128,18 @@ def test_nothing_is_tried_on_a_machine_without_amx(monkeypatch: pytest.MonkeyPat
         assert amx.settle_amx(HERE)
 
 
+def test_a_model_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dry runs and its loading have the same layout, however a second trial would end."""
+    trials = iter([True, False])
+    monkeypatch.delenv("OKNO_AMX", raising=False)
+    monkeypatch.setattr(amx, "_granted", None)
+    monkeypatch.setattr(amx, "machine_has_amx", lambda: True)
+    monkeypatch.setattr(amx, "_kernels_work", lambda: True)
+    monkeypatch.setattr(amx, "survives", lambda _job: next(trials))
+    assert [amx.settle_amx(Path("tried once.gguf")) for _ in range(3)] == [True] * 3
+    assert not amx._sound(Path("another.gguf"))
+
+
 @pytest.mark.parametrize(("asked", "sound"), [("0", False), ("1", True)])
 def test_a_user_has_the_last_word(monkeypatch: pytest.MonkeyPatch, asked: str, sound: bool) -> None:
     monkeypatch.setenv("OKNO_AMX", asked)
