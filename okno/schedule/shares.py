@@ -7,7 +7,8 @@ So a short prompt beside a flood of long ones gets its part of every step, whoev
 Whoever wants no more than its share of the next few steps has it at once: its first token comes
 sooner, and over these steps the others lose nothing. A part of each step stays theirs, so that a
 row of short ones, each by a client of its own, holds nobody up; in steps too small to have such a
-part nobody goes first.
+part nobody goes first. Nor does anybody go before one that weighs more, to which more is due than
+that part.
 """
 
 from __future__ import annotations
@@ -63,12 +64,15 @@ def _by_client(wants: Items[Want], rows: int) -> dict[str, int]:
 
 
 def _short(whole: Mapping[str, int], weights: Mapping[str, float], rows: int) -> list[str]:
-    """Clients whose prompts are done with their share of SHORT_STEPS steps of `rows`, in turn."""
+    """Clients whose prompts are done with their share of SHORT_STEPS steps of `rows`, in turn, but
+    those that weigh less than one of the others."""
     total = sum(weights.values())
-    return [
+    few = [
         client for client, wanted in whole.items()
         if wanted * total <= SHORT_STEPS * rows * weights[client]
     ]  # fmt: skip
+    heaviest = max((weights[client] for client in whole.keys() - few), default=0.0)
+    return [client for client in few if weights[client] >= heaviest]
 
 
 def _filled(wanted: Mapping[str, int], weights: Mapping[str, float], rows: int) -> dict[str, int]:

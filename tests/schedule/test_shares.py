@@ -37,6 +37,14 @@ def test_short_prompts_one_after_another_leave_a_long_one_its_part() -> None:
     assert shared_rows(flood, 64)[0] == 8
 
 
+def test_nobody_goes_before_one_that_weighs_more() -> None:
+    """One small prompt after another would leave it an eighth of the rows, not four fifths."""
+    urgent = Want("long", 4, 800)
+    assert shared_rows([urgent, Want("other", 1, 40)], 64) == [52, 12]
+    assert shared_rows([Want("long", 1, 800), Want("urgent", 4, 40)], 64) == [24, 40]
+    assert shared_rows([urgent, Want("other", 1, 12), Want("third", 4, 40)], 64) == [20, 4, 40]
+
+
 @given(st.integers(1, 64), st.integers(1, 12))
 def test_whoever_is_first_in_turn_has_a_row_of_every_step(rows: int, shorts: int) -> None:
     flood = [Want("long", 1, 800), *(Want(f"short{n}", 1, 1) for n in range(shorts))]
