@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
@@ -33,22 +34,24 @@ NO_DEVICES = ctypes.c_void_p()  # a list that ends at once
 
 def survives(job: Callable[[], None]) -> bool:
     """Whether a copy of this process lives through `job`. What the job raises does not count: it
-    comes again, with its words, when the same is done in earnest. A trial whose end is not known
-    (no process is left for it, or its parent was started with SIGCHLD ignored) has failed."""
+    comes again, with its words, when the same is done in earnest. A trial that could not be made or
+    whose end is not known (no process or file is left for it, SIGCHLD is ignored) has failed."""
     try:
         child = os.fork() or _end_after(job)
         _, status = os.waitpid(child, 0)
     except OSError:
         return False
-    return os.WIFEXITED(status)
+    return status == 0
 
 
 def _end_after(job: Callable[[], None]) -> NoReturn:
     try:
         _alone()
-        job()
-    finally:
+        with suppress(Exception):
+            job()
         os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def _alone() -> None:

@@ -68,6 +68,12 @@ def test_a_trial_whose_end_is_not_known_has_failed(monkeypatch: pytest.MonkeyPat
 
 
 @linux
+def test_a_trial_that_could_not_be_made_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amx_trial, "_alone", lambda: os.open("/no/such/file", os.O_RDONLY))
+    assert not amx_trial.survives(lambda: None)
+
+
+@linux
 @pytest.mark.parametrize("shape", ["mha-tiny", "mamba2-tiny"])
 def test_a_step_of_a_model_is_planned_without_its_weights(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, shape: str
