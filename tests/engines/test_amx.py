@@ -74,6 +74,21 @@ def test_a_trial_that_could_not_be_made_has_failed(monkeypatch: pytest.MonkeyPat
 
 
 @linux
+def test_the_product_that_is_tried_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the plain layout, which every processor has."""
+    call, ended = amx_trial._ggml, {}
+
+    def told(name: str, *values: object) -> ctypes.c_void_p:
+        ended[name] = call(name, *values)
+        return ended[name]
+
+    monkeypatch.setattr(amx_trial, "_ggml", told)
+    monkeypatch.setattr(amx_trial, "_tiles", lambda: call("ggml_backend_cpu_buffer_type"))
+    amx_trial.multiply()
+    assert ended["ggml_backend_graph_compute"].value is None  # GGML_STATUS_SUCCESS
+
+
+@linux
 @pytest.mark.parametrize("shape", ["mha-tiny", "mamba2-tiny"])
 def test_a_step_of_a_model_is_planned_without_its_weights(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, shape: str
