@@ -28,9 +28,7 @@ LONGEST_S = 1.0
 TILE_ROWS = 64
 LEAST_ROWS = 4
 TRIED = (8, 16, 24, 32, 48)  # rows of a whole step below one tile
-NEARLY = (
-    0.95  # of the speed of the best: of those the shortest step beside others, else the longest
-)
+NEARLY = 0.95  # of the speed of the best: of those one is taken by its length
 TILES_PAY = 1.2
 WORTH_WAITING = 1.5  # a longer step must compute prompts so much faster
 DECODES_TO_GAP = 2.0
