@@ -23,7 +23,7 @@ from okno.schedule.fair import FairQueue
 from okno.schedule.host import HostStore
 from okno.schedule.pool import KVPool
 from okno.schedule.sequence import Sequence, common_prefix
-from okno.schedule.shares import Want, shared_rows
+from okno.schedule.shares import Shares, Want
 from okno.schedule.step import Limits, Sampled, Span, Step
 
 NOTHING = Sampled(())
@@ -39,6 +39,7 @@ class Scheduler:
         self.live: dict[str, Sequence] = {}
         self.cache = Cache(limits)
         self.preemptions = 0
+        self._prompt_shares = Shares()
         self._arrivals = 0
         self._worked = 0.0  # rows of all steps
 
@@ -316,7 +317,7 @@ class Scheduler:
             for s, piece in zip(prompts, pieces, strict=True)
         ]
         spans: list[Span] = []
-        for sequence, share in zip(prompts, shared_rows(wants, left), strict=True):
+        for sequence, share in zip(prompts, self._prompt_shares.of_step(wants, left), strict=True):
             if sequence.id not in self.live:
                 continue
             must_run = must and not spans

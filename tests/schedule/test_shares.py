@@ -3,7 +3,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from okno.schedule.shares import Want, shared_rows
+from okno.schedule.shares import SHORT_STEPS, Shares, Want
+
+
+def shared_rows(wants: list[Want], rows: int) -> list[int]:
+    """Of one step that nothing went before."""
+    return Shares().of_step(wants, rows)
 
 
 def test_one_client_is_served_in_turn() -> None:
@@ -43,6 +48,38 @@ def test_nobody_goes_before_one_that_weighs_more() -> None:
     assert shared_rows([urgent, Want("other", 1, 40)], 64) == [52, 12]
     assert shared_rows([Want("long", 1, 800), Want("urgent", 4, 40)], 64) == [24, 40]
     assert shared_rows([urgent, Want("other", 1, 12), Want("third", 4, 40)], 64) == [20, 4, 40]
+
+
+def stream_of_small_prompts(shares: Shares, steps: int, rows: int = 64, size: int = 50) -> int:
+    """Rows that a long prompt gets beside a client that sends one small prompt after another."""
+    got, small = 0, 0
+    for _ in range(steps):
+        small = small or size
+        long, other = shares.of_step([Want("long", 1, 10_000), Want("small", 1, small)], rows)
+        got, small = got + long, small - other
+    return got
+
+
+def test_one_small_prompt_after_another_is_ahead_by_its_share_of_a_few_steps_at_most() -> None:
+    for steps in (5, 50, 500):
+        even = stream_of_small_prompts(Shares(), steps, size=10_000)
+        assert stream_of_small_prompts(Shares(), steps) >= even - SHORT_STEPS * 64
+
+
+def test_who_waited_may_go_first_again() -> None:
+    shares, long, small = Shares(), Want("long", 1, 10_000), Want("small", 1, 50)
+    stream_of_small_prompts(shares, 100)
+    assert shares.of_step([long, small], 64) == [32, 32]
+    for _ in range(2 * SHORT_STEPS):
+        shares.of_step([long], 64)
+    assert shares.of_step([long, small], 64) == [14, 50]
+
+
+def test_what_went_before_nobody_is_not_counted() -> None:
+    shares, small = Shares(), Want("small", 1, 50)
+    for _ in range(100):
+        shares.of_step([small], 64)
+    assert shares.of_step([Want("long", 1, 10_000), small], 64) == [14, 50]
 
 
 @given(st.integers(1, 64), st.integers(1, 12))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from okno.schedule.shares import SHORT_STEPS, Want, shared_rows
+from okno.schedule.shares import SHORT_STEPS, Shares, Want
 from okno.schedule.wait_prompts import Prompt, Underway
 
 PIECE = 600  # so that whole rows are little to round
@@ -29,13 +29,13 @@ def underway(*prompts: Prompt) -> Underway:
 def by_steps(prompts: list[Prompt]) -> dict[int, int]:
     """In which step each is done when the scheduler shares whole rows."""
     left = {id(one): math.ceil(one.rows) for one in prompts}
-    done: dict[int, int] = {}
+    shares, done = Shares(), dict[int, int]()
     step = 0
     while any(left.values()):
         step += 1
         turn = sorted((one for one in prompts if left[id(one)]), key=lambda one: one.due)
         wants = [Want(one.client, one.weight, left[id(one)]) for one in turn]
-        for one, rows in zip(turn, shared_rows(wants, PIECE), strict=True):
+        for one, rows in zip(turn, shares.of_step(wants, PIECE), strict=True):
             left[id(one)] -= rows
             if not left[id(one)]:
                 done[id(one)] = step
