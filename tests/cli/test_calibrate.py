@@ -10,6 +10,8 @@ from okno.bench import calibrate as calibrate_module
 from okno.bench import worker_memory
 from okno.cli.app import run
 from okno.cli.calibrate import measure_and_keep
+from okno.cli.calibrate_table import print_calibration
+from okno.core.calibration import Curve
 from okno.core.errors import EngineFailed
 from okno.inspect.hardware.engine import engine_name
 from okno.inspect.hardware.machine import this_machine
@@ -121,6 +123,15 @@ def test_the_table_marks_row_counts_that_are_worse_than_fewer(measured, capsys):
     assert "Q4_0" in table
     assert all("↓" not in cell for cell in rates["4"])
     assert any("↓" in cell for cell in rates["6"])
+    assert any("↓" in cell for cell in rates["33"]), "a block of 32 and one more"
+
+
+def test_the_table_has_no_rows_that_were_not_measured(capsys):
+    few = Curve((1, 4, 256), (1e-10, 2e-10, 9e-9), (0.0,) * 3)
+    print_calibration(calibration(weights={"Q4_0": few}))
+    told = capsys.readouterr().out
+    shown = [line.split()[0] for line in told[: told.index("Attention")].splitlines() if line]
+    assert [rows for rows in shown if rows.isdigit()] == ["1", "4", "256"]
 
 
 def test_a_budget_too_small_is_a_usage_error(capsys):
