@@ -13,11 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from okno.bench.calibrate_attention import AGAIN_ROWS, FEW, Shape, Swept
+from okno.bench.calibrate_attention import AGAIN_ROWS, FEW, TILE, Shape, Swept
 from okno.bench.calibrate_measure import MIXTURE, NARROW, NARROW_ROWS, Samples
 from okno.bench.calibrate_models import Block
 from okno.core.calibration import AttentionCost, Curve
-from okno.plan.speed_attention import Attention, Part, batch_of, imbalance, padded, split_cells
+from okno.plan.speed_attention import (
+    Attention,
+    Part,
+    batch_of,
+    fragmentation,
+    imbalance,
+    padded,
+    split_cells,
+)
 from okno.plan.speed_attention_cost import cost_at
 from okno.plan.speed_curve import at
 from okno.plan.speed_work import OPS_PER_LAYER, AttentionLayers
@@ -173,30 +181,31 @@ def _expert_curve(samples: Samples, dense: Curve, overhead: Overhead, costs: Cos
 def fit_attention(shape: Shape, swept: Swept, threads: int) -> AttentionCost:
     """The costs of one shape, for work that threads share evenly."""
     swept_bytes, samples = swept
-    uneven = imbalance(FEW * shape.n_head, threads)
-    few = _cells_curve(samples.few, uneven)
+    few = _cells_curve(samples.few, imbalance(FEW * shape.n_head, threads))
+    uneven = imbalance(AGAIN_ROWS * shape.n_head, threads)
+    pieces = fragmentation(TILE, shape.n_head, threads)
     return AttentionCost(
         kv_type=shape.kv_type,
         head_dim=shape.head_dim,
         alone=_cells_curve(_evenly_split(samples.alone, threads)),
         few=few,
-        tiled=_cells_curve(samples.tiled) if samples.tiled else None,
+        tiled=_cells_curve(samples.tiled, pieces) if samples.tiled else None,
         skip_s=max(0.0, typical(samples.skip)),
         skip_tile_s=max(0.0, typical(samples.skip_tile)) if samples.skip_tile else 0.0,
         n_head=shape.n_head,
         n_head_kv=shape.n_head_kv,
         swept_bytes=swept_bytes,
         plain=_cells_curve(samples.plain) if samples.plain else None,
-        again=_again(samples.together, few) if samples.together else None,
+        again=_again(samples.together, few, uneven) if samples.together else None,
     )
 
 
-def _again(samples: Mapping[int, Sequence[float]], few: Curve) -> Curve:
+def _again(samples: Mapping[int, Sequence[float]], few: Curve, uneven: float) -> Curve:
     """Rows of one sequence without the first of them, which costs what one of few rows does."""
     others = AGAIN_ROWS - 1
     return _cells_curve(
         {
-            n: [(s * AGAIN_ROWS - at(few, n)) / others for s in values]
+            n: [(s / uneven * AGAIN_ROWS - at(few, n)) / others for s in values]
             for n, values in samples.items()
         }
     )

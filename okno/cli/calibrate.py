@@ -92,18 +92,26 @@ def _learn_overhead(machine: Machine, engine: str) -> None:
 
 
 def _known(threads: int | None) -> Calibration:
-    """The newest of this machine, with so many threads if given."""
-    from okno.core.calibration import from_json
+    """What plans of this machine with this engine use, with so many threads if given."""
+    from okno.advisor.learnt import best_calibration
+    from okno.inspect.hardware.engine import engine_name
     from okno.inspect.hardware.machine import this_machine
     from okno.store.calibrations import list_calibrations
     from okno.store.database import Database
 
-    for record in list_calibrations(Database(), this_machine().fingerprint):
-        if threads in (None, record.key.threads):
-            return from_json(record.document)
+    machine, engine = this_machine(), engine_name()
+    records = [
+        record for record in list_calibrations(Database(), machine.fingerprint)
+        if threads in (None, record.key.threads)
+    ]  # fmt: skip
+    found = best_calibration(records, engine, machine.cpu.usable_cores)
+    if found is not None:
+        return found
     with_threads = "" if threads is None else f" with {threads} threads"
+    with_engine = f" with {engine}, only with another engine" if records else ""
     raise BadSetting(
-        f"This machine was never measured{with_threads}. `okno calibrate` does it, in 90 s."
+        f"This machine was never measured{with_threads}{with_engine}. "
+        "`okno calibrate` does it, in 90 s."
     )
 
 

@@ -13,7 +13,7 @@ from okno.plan.speed_types import bits_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHOWN_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512)
+SHOWN_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 33, 48, 64, 128, 256, 512)
 BILLION = 1e9
 WORSE = 0.98  # a step with more rows that does so much less is marked
 MARK = "↓"
@@ -47,7 +47,8 @@ def _parts(calibration: Calibration) -> Iterator[Table | str]:
 def _rates(calibration: Calibration) -> Table:
     table = _table("rows", *(f"{name}\n{bits_of(name):.2g}" for name in calibration.weights))
     best = dict.fromkeys(calibration.weights, 0.0)
-    for rows in SHOWN_ROWS:
+    measured = {rows for curve in calibration.weights.values() for rows in curve.at}
+    for rows in (rows for rows in SHOWN_ROWS if rows in measured):
         cells = []
         for name, curve in calibration.weights.items():
             seconds = dict(zip(curve.at, curve.seconds, strict=True)).get(rows)

@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from okno.engines.amx_trial import multiply, plan_graph, survives, weight_layouts
+from okno.inspect.cpu import machine_has_amx
 
 SMALL_STACK_BYTES = 8192  # AVX-512 frames fit (about 3.6 kB), those with tiles (11 kB) do not.
 
@@ -41,15 +41,6 @@ class _Stack(ctypes.Structure):
         ("flags", ctypes.c_int),
         ("size", ctypes.c_size_t),
     )
-
-
-def machine_has_amx(cpuinfo: str | None = None) -> bool:
-    """Whether this Linux machine offers AMX tiles; `cpuinfo` stands in for /proc/cpuinfo."""
-    if cpuinfo is None:
-        if platform.system() != "Linux" or platform.machine() != "x86_64":
-            return False
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    return any("amx_tile" in line.split() for line in cpuinfo.splitlines() if "flags" in line)
 
 
 _granted: bool | None = None  # whether llama.cpp may ask for AMX here; None: not settled yet

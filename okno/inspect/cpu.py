@@ -1,11 +1,12 @@
-"""How many threads computing may use here."""
+"""How many threads computing may use here, and whether with AMX."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import psutil
 
@@ -19,6 +20,15 @@ def usable_cores() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False) or allowed or 1
     return max(1, math.ceil(min(allowed or 1, physical, cpu_quota(read_text))))
+
+
+def machine_has_amx(cpuinfo: str | None = None) -> bool:
+    """Whether this Linux machine offers AMX tiles; `cpuinfo` stands in for /proc/cpuinfo."""
+    if cpuinfo is None:
+        if platform.system() != "Linux" or platform.machine() != "x86_64":
+            return False
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    return any("amx_tile" in line.split() for line in cpuinfo.splitlines() if "flags" in line)
 
 
 def cpu_quota(read: Read) -> float:

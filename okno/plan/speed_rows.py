@@ -17,6 +17,7 @@ from okno.core.calibration import Curve
 GROUP, BLOCK = 4, 32
 REMAINDER_AT = 20  # up to the next group all rows are measured
 BEGUN_AT = (33, 48)  # measured for what a block costs of which so many rows are used
+LEAST_SLIM = 0.5  # of the cost of a wide matrix; what looks like less was disturbed
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -58,27 +59,33 @@ def _remainder(curve: Curve) -> Floats | None:
 
 
 def _begun(curve: Curve, rows: Ints, remainder: Floats | None) -> Floats:
-    """What rows beyond the last whole block cost more than their share of the next."""
+    """What rows beyond the last whole block cost more than their share of the next, which is never
+    less than nothing nor more than the rest of a whole block: a disturbed measurement that says so
+    counts for its own rows, and does not repeat."""
     known = dict(zip(curve.at, curve.seconds, strict=True))
     if not {BLOCK, *BEGUN_AT, 2 * BLOCK} <= known.keys():
         return np.zeros(len(rows))
     at = np.array(BEGUN_AT)
-    more = np.array([known[n] for n in BEGUN_AT]) - _stepped(curve, at, remainder)
+    share = _stepped(curve, at, remainder)
+    more = np.minimum(np.array([known[n] for n in BEGUN_AT]), known[2 * BLOCK]) - share
+    more = np.maximum(more, 0.0)
     beside = np.where(rows > BLOCK, rows % BLOCK, 0)
     begun: Floats = np.interp(beside, [0, *(at - BLOCK), BLOCK], [0.0, *more, 0.0])
     return begun
 
 
 def slimness(wide: Curve, slim: Curve, most: int) -> Floats:
-    """What a weight of a slim matrix costs more than one of a wide one (less: below 0), for
-    0..most rows: known at the rows both were measured at. A product has a cost per output beside
-    that per weight, so the difference grows with 1 / inputs; AMX works faster on slim matrices."""
+    """What a weight of a slim matrix costs more than one of a wide one (less: below 0, down to
+    LEAST_SLIM of it), for 0..most rows: known at the rows both were measured at. A product has a
+    cost per output beside that per weight, so the difference grows with 1 / inputs; AMX works
+    faster on slim matrices."""
     known = dict(zip(wide.at, wide.seconds, strict=True))
     both = [(n, s - known[n]) for n, s in zip(slim.at, slim.seconds, strict=True) if n in known]
     if not both:
         return np.zeros(most + 1)
     at, more = np.array(both).T
     seconds = _joined(np.arange(most + 1), at, more)
+    seconds = np.maximum(seconds, (LEAST_SLIM - 1) * table(wide, most))
     seconds[0] = 0.0
     return seconds
 

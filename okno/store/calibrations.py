@@ -11,8 +11,8 @@ from okno.store.documents import Document, from_json, now_s, to_json
 
 @dataclass(frozen=True, slots=True)
 class CalibrationKey:
-    """machine: core.machine.Machine.fingerprint. engine: its name and version
-    (`llama-cpp-python 0.3.36`)."""
+    """machine: core.machine.Machine.fingerprint. engine: its name, version and build
+    (`llama-cpp-python 0.3.36 0a1b2c3d`; inspect/hardware/engine.py, engine_name)."""
 
     machine: str
     engine: str

@@ -22,7 +22,8 @@ from okno.bench.calibrate_models import Block, write_block
 from okno.core.calibration import AttentionCost, Curve, from_json
 from okno.core.errors import BadSetting, EngineFailed
 from okno.inspect.header import read_header
-from okno.plan.speed_work import work_of
+from okno.plan.speed_attention import Attention, Part, batch_of
+from okno.plan.speed_work import AttentionLayers, work_of
 
 SMALL = Block("Q4_0", 1, n_embd=64, n_ff=128, n_head=4, n_head_kv=2, head_dim=32)
 NO_ATTENTION = fit.Costs(
@@ -161,6 +162,26 @@ def test_rows_that_find_cells_in_the_caches_are_told_from_the_first_of_them() ->
     cost = fit.fit_attention(Shape("f16", 64, 32, 8), (10**8, samples), 1)
     assert cost.again is not None
     assert cost.again.seconds == pytest.approx([20e-9])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 12, 16])
+@pytest.mark.parametrize(("n_head", "n_head_kv"), [(8, 2), (32, 8)])
+def test_a_measured_step_is_predicted_as_it_was_measured(
+    threads: int, n_head: int, n_head_kv: int
+) -> None:
+    """However many threads share it: what they share unevenly counts once."""
+    depth, measured = 4096, {attention.AGAIN_ROWS: 20e-9, attention.TILE: 3e-9}
+    samples = AttentionSamples(
+        skip=[0.0], skip_tile=[0.0], alone={depth: [40e-9]}, few={depth: [50e-9]},
+        together={depth: [measured[attention.AGAIN_ROWS]]},
+        tiled={depth: [measured[attention.TILE]]},
+    )  # fmt: skip
+    cost = fit.fit_attention(Shape("f16", 64, n_head, n_head_kv), (10**8, samples), threads)
+    layers = AttentionLayers(1, n_head, n_head_kv, 64.0, None)
+    for rows, seconds in measured.items():
+        step = batch_of([Part(1, rows, depth - rows)])
+        predicted = Attention(layers, cost, threads).seconds(step)
+        assert predicted == pytest.approx(seconds * n_head * rows * depth, rel=0.01)
 
 
 def test_a_neighbour_that_disturbs_most_samples_does_not_set_the_figure() -> None:

@@ -7,11 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from okno.core.calibration import Curve, from_json
+from okno.core.calibration import AttentionCost, Curve, from_json
 from okno.core.errors import BadSetting
 from tests.plan.speed_cases import calibration, in_fours
 
-GOOD = calibration(experts={"Q4_0": in_fours(1e-11)})
+CURVE = in_fours(1e-11)
+GOOD = calibration(
+    experts={"Q4_0": CURVE}, slim={"Q4_0": CURVE},
+    attention=(
+        AttentionCost("f16", 64, CURVE, CURVE, CURVE, 1e-9, 2e-9, 8, 2, 3, CURVE, CURVE),
+        AttentionCost("q8_0", 64, CURVE, CURVE, None, 1e-9),
+    ),
+)  # fmt: skip
 
 
 def as_json() -> dict[str, Any]:
@@ -21,6 +28,14 @@ def as_json() -> dict[str, Any]:
 
 def test_a_calibration_survives_json() -> None:
     assert from_json(as_json()) == GOOD
+
+
+def test_one_of_an_earlier_version_is_told_from_a_broken_one() -> None:
+    told = as_json() | {"version": 4}
+    for cost in told["attention"]:
+        del cost["again"]  # came with version 5
+    with pytest.raises(BadSetting, match=r"version 4, .*`okno calibrate` again"):
+        from_json(told)
 
 
 @pytest.mark.parametrize(

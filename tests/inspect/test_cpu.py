@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import os
 
-from okno.inspect.cpu import cpu_quota, parse_cpu_max, usable_cores
+from okno.inspect.cpu import cpu_quota, machine_has_amx, parse_cpu_max, usable_cores
 
 V2_MOUNTS = "29 22 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw\n"
 V1_MOUNTS = "36 32 0:31 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n"
@@ -51,3 +51,12 @@ def test_without_cgroups_there_is_no_quota() -> None:
 
 def test_at_least_one_core_and_no_more_than_allowed() -> None:
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
+WITH = "processor : 0\nflags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n"
+WITHOUT = "processor : 0\nmodel name : amx_tile\nflags\t\t: fpu avx512f amx_tiles\n"
+
+
+def test_amx_is_seen_in_the_processor_flags() -> None:
+    assert machine_has_amx(WITH)
+    assert not machine_has_amx(WITHOUT)

@@ -160,6 +160,24 @@ def test_this_build_has_no_backend_but_the_cpu() -> None:
     assert engine.backends() == frozenset()
 
 
+def test_what_was_measured_is_kept_by_build_and_by_amx(tmp_path, monkeypatch):
+    """Where there is AMX: elsewhere nothing is kept from the engine, and a calibration stays."""
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    monkeypatch.delenv("OKNO_AMX", raising=False)
+    engine._build.cache_clear()
+    bare = engine.engine_name()
+    (tmp_path / "libggml-cpu.so").write_bytes(b"kernels")
+    engine._build.cache_clear()
+    built = engine.engine_name()
+    assert built.startswith(bare)
+    assert built != bare
+    monkeypatch.setenv("OKNO_AMX", "0")
+    for has_amx, name in ((False, built), (True, f"{built} without AMX")):
+        monkeypatch.setattr(engine, "machine_has_amx", lambda has=has_amx: has)
+        assert engine.engine_name() == name
+    engine._build.cache_clear()
+
+
 def test_the_engine_is_asked_in_another_process() -> None:
     view, notes = engine.ask()
     assert notes == ()

@@ -49,7 +49,7 @@ def flat(seconds: float, at: int = 1024) -> Curve:
 
 def in_fours(base_s: float) -> Curve:
     """A curve like that of repacked products: groups of four cost the same as one row and a bit."""
-    rows = (*range(1, 21), 32, 64, 128, 256, 512)
+    rows = (*range(1, 25), 32, 33, 48, 64, 128, 256, 512)
     seconds = tuple(base_s * (1 + 0.5 * (n // 4) + 0.4 * (n % 4)) for n in rows)
     return Curve(rows, seconds, (0.01,) * len(rows))
 

@@ -221,6 +221,14 @@ def test_the_border_is_the_same_for_few_and_many_sequences():
     assert choice(load(batch=8, ctx=1024), without(1e-9)) == "off"
 
 
+def test_a_gain_in_full_batches_may_cost_one_by_one_a_tenth_and_no_more():
+    """Also where what is faster in full batches is so by far."""
+    with_it = replace(speed(without(), load(batch=4)), request_s=1.0, full_request_s=2.0)
+    for alone_s, gain in ((1.0, 2.0), (1.1, 2.0), (1.2, 1 / 1.2)):
+        other = replace(with_it, request_s=alone_s, full_request_s=1.0)
+        assert _gain(with_it, other) == pytest.approx(gain)
+
+
 def predicted_gain(one: Load, cell_s: float) -> float:
     known = without(cell_s)
     return _gain(speed(known, one), speed(known, replace(one, flash_attention="off")))

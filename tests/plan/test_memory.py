@@ -12,15 +12,17 @@ import pytest
 from okno.bench.quantise import FileType
 from okno.bench.shapes import PRESETS, write_header
 from okno.core.errors import BadSetting, DoesNotFit
+from okno.core.header import TensorInfo
 from okno.core.load import FlashAttention, Load
 from okno.core.machine import Cpu, Device, Machine, Ram
 from okno.core.plan import MemoryParts, MemoryPlan
 from okno.core.window import KVType, Window
 from okno.engines.dry_run import DryRun
+from okno.inspect.gguf_types import BY_NAME, tensor_bytes
 from okno.inspect.hardware.machine import this_machine
 from okno.inspect.header import read_header
 from okno.plan.memory import Anchored, ClosedForm, Overhead, predict_memory
-from okno.plan.memory_parts import repacked_types, split_weights
+from okno.plan.memory_parts import Layouts, repacked_types, split_weights
 from tests.conftest import MakeModel
 
 MIB, GIB = 2**20, 2**30
@@ -234,6 +236,29 @@ def test_amx_lays_out_what_it_multiplies(
         t.n_bytes for t in header.tensors if t.type == file_type and t.name != "token_embd.weight"
     )
     assert weights.repacked_bytes == (matrices * tiled // stored if stored and tiled else 0)
+
+
+@pytest.mark.parametrize(
+    ("file_type", "values", "tiled"),
+    [("Q4_0", 32, 18), ("Q4_1", 32, 20), ("Q8_0", 32, 38), ("F16", 32, 64), ("Q4_K", 256, 148),
+     ("Q5_K", 256, 180), ("Q6_K", 256, 210), ("IQ4_XS", 256, 138)],
+)  # fmt: skip
+def test_a_block_in_tiles_takes_what_llama_cpp_says(
+    file_type: str, values: int, tiled: int
+) -> None:
+    """Sizes of the structs and get_row_size of ggml-cpu/amx/mmq.cpp. Matrices that do not divide
+    into tiles, and experts, are left to AVX-512."""
+    stored = BY_NAME[file_type]
+
+    def inside(*dimensions: int, tiles: bool = True) -> int | None:
+        n_bytes = tensor_bytes(stored, dimensions)
+        tensor = TensorInfo("blk.0.ffn_up.weight", file_type, dimensions, n_bytes)
+        return Layouts({}, tiles).bytes_of(tensor)
+
+    assert inside(1024, 64) == 1024 // values * tiled * 64
+    assert inside(1024, 48) is None
+    assert inside(1024, 64, 4) is None
+    assert inside(1024, 64, tiles=False) is None
 
 
 def test_what_amx_takes_is_loaded_before_the_weights_that_stay_as_they_are(headers: Path) -> None:

@@ -10,6 +10,7 @@ from okno.core.calibration import Curve
 from okno.core.errors import BadSetting
 from okno.core.machine import Cpu, Device, Machine, Ram
 from okno.core.plan import Figure, SpeedPlan
+from okno.plan import speed_prefill
 from okno.plan.refine import Refinement
 from okno.plan.simulate import Arrival, simulate
 from okno.plan.speed import Planner, SpeedModel, predict_speed
@@ -145,7 +146,22 @@ def test_recurrent_state_costs_per_row_and_not_per_depth() -> None:
     assert bare_step_s(model, [4], [0]) - bare_step_s(model, [3], [0]) != 0
 
 
-# Rows ----------------------------------------------------------------------------------------
+# Prompts -------------------------------------------------------------------------------------
+
+
+def test_prompts_at_once_are_cut_as_the_pacer_cuts_them_beside_others_that_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each that is done decodes beside the rest, each that is not still waits."""
+    asked: list[tuple[int, int]] = []
+
+    def piece_rows(seconds: object, most: int, decodes: int, *, prompts: int) -> int:
+        asked.append((decodes, prompts))
+        return 64
+
+    monkeypatch.setattr(speed_prefill, "piece_rows", piece_rows)
+    speed_prefill.prompts_at_once_s(MODEL, 4, 512, 256)
+    assert asked == [(0, 4), (1, 3), (2, 2), (3, 1)]
 
 
 # Plans ---------------------------------------------------------------------------------------

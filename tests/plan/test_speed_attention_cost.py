@@ -62,6 +62,20 @@ def test_beyond_the_measured_shapes_the_outermost_counts() -> None:
     assert cost_at(COSTS, "f16", layers(64, 64), 0).alone.seconds == pytest.approx((60, 90))
 
 
+def test_rows_that_find_cells_in_the_caches_lie_between_too_but_care_for_no_weights() -> None:
+    """What was swept through the caches before is no matter to those who come after the first."""
+    near = [
+        replace(one, again=Curve(CELLS, (seconds, seconds), (0.0, 0.0)))
+        for one, seconds in zip(COSTS[1:3], (9.0, 5.0), strict=True)
+    ]
+    far = [replace(one, alone=one.few, again=None, swept_bytes=1000) for one in near]
+    for swept_bytes in (0, 30, 1000):
+        found = cost_at((*near, *far), "f16", layers(16, 4), swept_bytes)
+        assert found.again is not None
+        assert found.again.seconds == pytest.approx((7, 7))
+    assert found.alone.seconds[0] > 15
+
+
 def test_a_head_size_measured_in_one_shape_takes_the_proportions_of_another() -> None:
     found = cost_at(COSTS, "f16", layers(32, 32, 128), 0)
     assert found.alone.seconds == pytest.approx((40 * 60 / 20, 50 * 90 / 30))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from okno.core.calibration import Curve
-from okno.plan.speed_rows import slimness, table
+from okno.plan.speed_rows import LEAST_SLIM, slimness, table
 
 MEASURED = (*range(1, 25), 32, 33, 48, 64, 128, 256)
 
@@ -62,8 +62,42 @@ def test_a_slim_matrix_may_cost_less() -> None:
     assert slimness(wide, slim, 64)[[0, 1, 64]] == pytest.approx([0.0, 1.0, -4.0])
 
 
+@pytest.mark.parametrize("disturbed", [32, 33, 48, 64, 128, 256])
+def test_a_disturbed_measurement_makes_no_other_rows_cheap(disturbed: int) -> None:
+    """One that took eight times as long, among rows that all cost the same."""
+    seconds = table(curve(MEASURED, [n * (8.0 if n == disturbed else 1.0) for n in MEASURED]), 256)
+    assert (seconds >= np.arange(257) - 1e-9).all()
+
+
+@pytest.mark.parametrize("disturbed", [33, 48])
+def test_a_begun_block_costs_no_more_than_a_full_one(disturbed: int) -> None:
+    seconds = table(curve(MEASURED, [n * (8.0 if n == disturbed else 1.0) for n in MEASURED]), 256)
+    rows = np.arange(65, 257)
+    assert (seconds[65:] <= -(-rows // 32) * 32).all()
+
+
+def test_a_disturbed_wide_matrix_makes_no_slim_one_free() -> None:
+    """Beyond the rows that both were measured at, too."""
+    wide = curve(MEASURED, [n * (4.0 if n == 64 else 1.0) for n in MEASURED])
+    slim = curve((1, 16, 64), [1.0, 16.0, 64.0])
+    seconds = table(wide, 512) + slimness(wide, slim, 512)
+    assert (seconds >= LEAST_SLIM * np.arange(513)).all()
+
+
 @given(st.lists(st.integers(1, 4000), min_size=1, max_size=6, unique=True))
 def test_a_table_has_no_hole(rows: list[int]) -> None:
     at = tuple(sorted(rows))
     seconds = table(Curve(at, tuple(n * 1e-9 for n in at), (0.0,) * len(at)), 1024)
     assert (seconds[1:] > 0).all()
+
+
+@given(
+    st.lists(st.floats(1e-15, 1e-6), min_size=len(MEASURED), max_size=len(MEASURED)),
+    st.lists(st.floats(1e-15, 1e-6), min_size=13, max_size=13),
+)
+def test_no_row_is_free_whatever_was_measured(wide_s: list[float], slim_s: list[float]) -> None:
+    wide = curve(MEASURED, wide_s)
+    slim = curve((1, 2, 3, 4, 6, 8, 12, 16, 20, 32, 33, 48, 64), slim_s)
+    seconds = table(wide, 1024)
+    assert (seconds[1:] > 0).all()
+    assert (seconds[1:] + slimness(wide, slim, 1024)[1:] > 0).all()

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from okno.core.machine import DEVICE_ORDER, Device, DeviceKind
 from okno.core.python import import_path, module_command
+from okno.inspect.cpu import machine_has_amx
 from okno.inspect.hardware.devices import ID_PREFIX, Found, device_id
 from okno.inspect.hardware.host import NotReadable, first_line, names_in
 
@@ -61,7 +62,8 @@ def backends() -> Backends | None:
 def engine_name() -> str:
     """The engine as what was measured with it is kept: its version, its build (the same source
     compiled otherwise has other kernels), and whether AMX is kept from it. Loads nothing."""
-    without = " without AMX" if os.environ.get("OKNO_AMX") == "0" else ""
+    is_kept_off = os.environ.get("OKNO_AMX") == "0" and machine_has_amx()
+    without = " without AMX" if is_kept_off else ""
     return f"llama-cpp-python {version('llama-cpp-python')}{_build()}{without}"
 
 
