@@ -5,10 +5,11 @@ client has a counter of tokens served, divided by the weight of what was served;
 comes from the waiting client with the lowest one. A client that was idle starts at the lowest
 counter of those that wait, so idling earns no credit and costs none.
 
-Within a client a sequence is due when as many rows were computed since it came as it needs itself
-(divided by its weight). Short ones pass long ones, and a long one is passed only until as much work
-was done as it takes: nobody starves. A preempted sequence goes before all others, because its
-answer has begun.
+Within a client a sequence is due when PATIENCE times as many rows were computed since it came as it
+needs itself (divided by its weight). Short ones pass long ones, and a long one is passed only until
+that much work was done: under more load than the machine can do all wait about as many times what
+they take, and nobody starves. A preempted sequence goes before all others, because its answer has
+begun.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from okno.schedule.sequence import Sequence
 
 REMEMBERED_CLIENTS = 1024  # idle clients whose counters are kept
+PATIENCE = 4.0
 
 
 class FairQueue:
@@ -190,6 +192,11 @@ class FairQueue:
 def _cost(sequence: Sequence) -> float:
     """What its client is charged when it starts."""
     return len(sequence.known) / sequence.weight
+
+
+def due_at(sequence: Sequence, worked: float) -> float:
+    """When it is due that comes when `worked` rows were computed."""
+    return worked + PATIENCE * _cost(sequence)
 
 
 def _turn(sequence: Sequence) -> tuple[float, int]:

@@ -10,9 +10,10 @@ remains of a prompt after whole tiles counts against a piece that leaves it for 
 computed first, where it is cheap (40 rows take 0.3 s at depth 0 and 0.8 s at depth 600).
 
 While somebody decodes, a step may take the target gap between tokens (`--target-itl`); without
-neighbours ALONE_S, short enough that a client who leaves frees its sequence within two seconds.
-The default target follows the curve: MIXED_S, twice the step without prompts if that is longer, and
-up to LONGEST_S where pieces within the target would compute prompts WORTH_WAITING times slower.
+neighbours ALONE_S, a single tile up to LONGEST_S where that computes prompts WORTH_ALONE times as
+fast: the next prompt may come any moment, and a client who leaves frees its sequence within two
+seconds. The default target follows the curve: MIXED_S, twice the step without prompts if that is longer, and up to LONGEST_S where pieces
+within the target would compute prompts WORTH_WAITING times slower.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ ALONE_S = 0.5
 LONGEST_S = 1.0
 TILE_ROWS = 64
 LEAST_ROWS = 4
-TRIED = (8, 16, 24, 32, 48)  # rows of a whole step below one tile
+TRIED = (8, 12, 16, 20, 24, 28, 32, 40, 48)  # rows of a whole step below one tile
 NEARLY = 0.95  # of the speed of the best: of those one is taken by its length
 TILES_PAY = 1.2
-WORTH_WAITING = 1.5  # a longer step must compute prompts so much faster
+WORTH_WAITING = 3.0  # a longer step must compute prompts so much faster
+WORTH_ALONE = 1.1  # likewise where nobody decodes
 DECODES_TO_GAP = 2.0
 
 
@@ -80,13 +82,15 @@ def piece_rows(
     ]
     if decodes:
         limit_s, longest_s = (target or Target()).limits_s(seconds(0))
+        worth, longest = WORTH_WAITING, most
     else:
         limit_s, longest_s = ALONE_S, LONGEST_S
+        worth, longest = WORTH_ALONE, TILE_ROWS
     within = [one for one in tried if one.seconds <= limit_s]
-    beyond = [one for one in tried if one.seconds <= longest_s]
+    beyond = [one for one in tried if one.rows <= longest and one.seconds <= longest_s]
     if not beyond:
         return min(tried, key=lambda one: one.seconds).rows
-    if not within or _best_speed(beyond) > WORTH_WAITING * _best_speed(within):
+    if not within or _best_speed(beyond) > worth * _best_speed(within):
         within = beyond
     good = [one.rows for one in within if one.speed >= NEARLY * _best_speed(within)]
     if decodes:

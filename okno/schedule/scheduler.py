@@ -19,7 +19,7 @@ import numpy as np
 
 from okno.schedule.cache import MIN_SHARED_TOKENS, Cache, Reuse
 from okno.schedule.cost import Ahead
-from okno.schedule.fair import FairQueue
+from okno.schedule.fair import FairQueue, due_at
 from okno.schedule.host import HostStore
 from okno.schedule.pool import KVPool
 from okno.schedule.sequence import Sequence, common_prefix
@@ -62,7 +62,7 @@ class Scheduler:
         assert len(sequence.known) < sequence.max_tokens <= self.limits.pool_cells
         self._arrivals += 1
         sequence.arrival = self._arrivals
-        sequence.due = self._worked + len(sequence.known) / sequence.weight
+        sequence.due = due_at(sequence, self._worked)
         self.waiting.add(sequence)
 
     def cancel(self, id: str) -> None:

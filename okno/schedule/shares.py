@@ -4,12 +4,12 @@ Weighted max-min fairness (water filling): nobody gets more than it wants, and w
 leaves goes to the others by their weights. Within a client the first in turn takes all it wants.
 So a short prompt beside a flood of long ones gets its part of every step, whoever came first.
 
-Whoever wants no more than its share of the next few steps has it at once: its first token comes
-sooner, and over these steps the others lose nothing: what it had before it was due counts with what
-it wants next, until as much went to others. A part of each step stays theirs, so that a row of
-short ones, each by a client of its own, holds nobody up; in steps too small to have such a
-part nobody goes first. Nor does anybody go before one that weighs more, to which more is due than
-that part.
+Whoever wants no more than its share of the next few steps (of the next few hundred rows, where
+steps are small, and short) has it at once: its first token comes sooner, and over these steps the
+others lose nothing: what it had before it was due counts with what it wants next, until as much
+went to others. A part of each step stays theirs, so that a row of short ones, each by a client of
+its own, holds nobody up; in steps too small to have such a part nobody goes first. Nor does anybody
+go before one that weighs more, to which more is due than that part.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
-SHORT_STEPS = 4
+SHORT_STEPS, SHORT_ROWS = 4, 256
 OTHERS_PART = 8  # one in so many rows
 
 
@@ -70,9 +70,10 @@ class Shares:
     def _short(
         self, whole: Mapping[str, int], weights: Mapping[str, float], rows: int
     ) -> list[str]:
-        """Clients whose prompts are done with their share of SHORT_STEPS steps of `rows`, less what
-        they had before it was due, in turn; but those that weigh less than one of the others."""
-        due = SHORT_STEPS * rows / sum(weights.values())
+        """Clients whose prompts are done with their share of SHORT_STEPS steps of `rows`, or of
+        SHORT_ROWS, less what they had before it was due, in turn; but those that weigh less than
+        one of the others."""
+        due = max(SHORT_STEPS * rows, SHORT_ROWS) / sum(weights.values())
         few = [
             client for client, wanted in whole.items()
             if wanted / weights[client] + self._ahead.get(client, 0.0) <= due

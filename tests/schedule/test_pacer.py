@@ -43,11 +43,21 @@ def test_beside_others_a_piece_keeps_the_gap_and_fills_the_tile_with_them() -> N
 
 
 def test_an_asked_gap_is_kept_however_slow_the_prompt_becomes() -> None:
-    def tiled(rows: int) -> float:  # below a tile a row costs ten times as much
-        return 0.9 if rows + 2 >= TILE_ROWS else 0.025 * (rows + 2)
+    def tiled(row_s: float) -> Callable[[int], float]:  # below a tile a row costs more
+        return lambda rows: 0.9 if rows + 2 >= TILE_ROWS else row_s * (rows + 2)
 
-    assert piece_rows(tiled, 256, decodes=2, target=Target(0.25)) == 6
-    assert piece_rows(tiled, 62, decodes=2) == 62  # the default waits where it pays twice
+    assert piece_rows(tiled(0.024), 256, decodes=2, target=Target(0.25)) == 6
+    assert piece_rows(tiled(0.024), 62, decodes=2) == 10  # twice as fast is not worth the wait
+    assert piece_rows(tiled(0.035), 62, decodes=2, target=Target(0.25)) == 6
+    assert piece_rows(tiled(0.035), 62, decodes=2) == 62  # the default waits where it pays thrice
+
+
+def test_a_prompt_alone_takes_a_longer_step_where_that_is_faster() -> None:
+    def tiled(tile_s: float) -> Callable[[int], float]:
+        return lambda rows: tile_s + 0.001 * (rows - 64) if rows >= TILE_ROWS else 0.01 * rows
+
+    assert piece_rows(tiled(0.55), 256) == 64  # and no second one
+    assert piece_rows(tiled(0.62), 256) == 48
 
 
 def test_no_limit_takes_the_count_that_computes_prompts_fastest() -> None:

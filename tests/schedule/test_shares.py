@@ -29,7 +29,9 @@ def test_whoever_wants_its_share_of_a_few_steps_has_it_at_once() -> None:
     wants = [Want("flood", 1, 800), Want("other", 1, 40)]
     assert shared_rows(wants, 25) == [3, 22]
     assert shared_rows([Want("flood", 1, 775), Want("other", 1, 18)], 25) == [7, 18]
-    assert shared_rows([Want("flood", 1, 800), Want("other", 1, 60)], 25) == [13, 12]
+    assert shared_rows([Want("flood", 1, 800), Want("other", 1, 128)], 25) == [3, 22]
+    assert shared_rows([Want("flood", 1, 800), Want("other", 1, 129)], 25) == [13, 12]
+    assert shared_rows([Want("flood", 1, 800), Want("other", 1, 200)], 128) == [16, 112]
     assert shared_rows([Want("a", 1, 40), Want("b", 1, 40)], 60) == [40, 20]  # all are short
 
 
