@@ -16,6 +16,7 @@ from okno.core.window import Window
 from okno.engines.draft_source import DraftSource
 from okno.engines.drafter import Drafter
 from okno.engines.engine import Engine
+from okno.engines.guess_cost import GuessCost
 from okno.engines.protocol import WorkerOptions
 from okno.schedule.cost import Ahead, StepCost
 from okno.schedule.drafting import (
@@ -241,23 +242,13 @@ class Speculation:
         self._account.book(plain_s, lost_s, last.right * plain_s / max(1, last.rows))
 
 
-class _Predicted:
-    """The cost that the learner of `engine` predicts; a resize brings another learner."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
-        return self._engine.learner.seconds(ahead, prompt_rows, guesses)
-
-
 def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | None:
     """As the options ask; None: off, or the model cannot take a token back."""
     if options.speculate == "off" or not engine.limits.takes_back:
         return None
     return Speculation(
         engine.window,
-        cost=_Predicted(engine) if engine.learner.keeps else None,
+        cost=GuessCost(engine) if engine.learner.keeps else None,
         spare_rows=lambda ahead, rows: engine.learner.spare_rows(ahead, rows),
         looks_up=options.speculate in ("auto", "lookup"),
         drafter=engine.drafter,

@@ -12,8 +12,9 @@ computed first, where it is cheap (40 rows take 0.3 s at depth 0 and 0.8 s at de
 While somebody decodes, a step may take the target gap between tokens (`--target-itl`); without
 neighbours ALONE_S, a single tile up to LONGEST_S where that computes prompts WORTH_ALONE times as
 fast: the next prompt may come any moment, and a client who leaves frees its sequence within two
-seconds. The default target follows the curve: MIXED_S, twice the step without prompts if that is longer, and up to LONGEST_S where pieces
-within the target would compute prompts WORTH_WAITING times slower.
+seconds. The default target follows the curve: MIXED_S, twice the step without prompts if that is
+longer, and up to LONGEST_S where pieces within the target would compute prompts WORTH_WAITING times
+slower.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from okno.schedule.fair import PATIENCE
 from okno.schedule.step import Copy, Limits, Restore, Sampled, Truncate
 from tests.schedule.run import UNIFIED, Run, alone
 
@@ -275,6 +276,16 @@ def test_a_short_prompt_passes_a_long_one_and_a_long_one_is_not_starved() -> Non
     run.finish()
     assert order[0] == "short0"
     assert "long" in order  # although short ones kept coming
+
+
+def test_a_long_prompt_is_passed_until_its_own_work_was_done_a_few_times() -> None:
+    run = Run(Limits(batch_size=4, seq_ids=8, pool_cells=4000))
+    run.add("long", [1] * 100, answer=1)
+    for passed in range(100):
+        run.add(f"short{passed}", [2, passed] * 5, answer=1)
+        if any(span.id == "long" for span in run.step(budget=10).spans):
+            break
+    assert 10 * passed == PATIENCE * (100 - 10)
 
 
 def test_short_prompts_behind_a_long_one_keep_to_the_rows_of_a_small_step() -> None:
