@@ -10,6 +10,7 @@ import math
 import resource
 import signal
 import sys
+from pathlib import Path
 
 from llguidance import LLTokenizer
 
@@ -86,6 +87,15 @@ def _limit_time(limit_s: float) -> None:
 
 
 def _peak_bytes() -> int:
+    """Most memory since this program began. Linux counts in ru_maxrss what the process held that
+    started us: a worker with a large model wore out every child with its first job."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(
+            1024 * int(line.split()[1])
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM:")
+        )
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

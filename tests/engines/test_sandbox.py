@@ -14,6 +14,7 @@ import pytest
 from okno.core.errors import BadConstraint, BadRequest, BadTemplate, EngineFailed
 from okno.core.request import Constraint, Message
 from okno.engines.sandbox import Sandbox
+from okno.engines.sandbox_child import WORN_OUT_BYTES
 from okno.engines.template import FALLBACK_TEMPLATE
 
 ASKED = (Message("user", "Привет"),)
@@ -217,6 +218,15 @@ def test_a_child_killed_at_work_costs_one_error_and_is_replaced():
         killer.join()
         assert own.pid != pid
         assert write(own) == ANSWERED
+
+
+def test_a_large_parent_does_not_wear_its_child_out():
+    held = b"x" * (WORN_OUT_BYTES + 2**20)
+    with Sandbox() as own:
+        pid = own.pid
+        assert [write(own) for _ in range(3)] == 3 * [ANSWERED]
+        assert own.pid == pid
+    assert held
 
 
 def test_a_child_that_is_killed_while_it_starts_costs_nothing():
