@@ -15,6 +15,7 @@ from okno.bench import worker_memory
 from okno.cli.app import run
 from okno.cli.tables_memory import BAR_WIDTH, memory_bars
 from okno.core.plan import DeviceMemory, MemoryParts, MemoryPlan
+from okno.inspect.hardware.engine import engine_name
 from okno.inspect.models import demo_model
 from okno.plan.memory import Overhead
 from tests.lora import peft_tensors, random_factors, write_adapter, write_peft
@@ -115,7 +116,7 @@ def test_the_goal_is_typed_or_of_the_environment_or_the_file(
 
 def test_calibrating_first_leaves_nothing_but_json_for_programs(capsys, monkeypatch):
     def measure(threads, budget_s, on_progress, *, fingerprint):
-        return calibration(machine=fingerprint)
+        return calibration(machine=fingerprint, engine=engine_name())
 
     monkeypatch.setattr(calibrate_module, "calibrate", measure)
     monkeypatch.setattr(worker_memory, "measure_overhead", lambda _: Overhead())

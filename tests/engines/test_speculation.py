@@ -31,6 +31,7 @@ from okno.engines.scripted import ScriptedEngine
 from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
 from okno.engines.tally import Drafts
 from okno.schedule.cost import Ahead
+from okno.schedule.pacer import Pacer
 from okno.schedule.drafting import Account
 from okno.schedule.sequence import Sequence as TokenSequence
 from okno.schedule.step import Truncate
@@ -83,10 +84,12 @@ def preparer_of(engine: Engine) -> Preparer:
 
 
 class Bench:
-    """A loop in this process; requests are prepared as a worker does."""
+    """A loop in this process; requests are prepared as a worker does. Prompts are cut alike in all
+    runs, whatever the steps took: other pieces give other last bits of the logits."""
 
     def __init__(self, engine: Engine, speculation: Speculation | None) -> None:
         self.loop = EngineLoop(engine, self._take, CLOCK, speculation)
+        self.loop._pacer = Pacer(engine.window.step_tokens, Flat())
         self.preparer = preparer_of(engine)
         self.events: list[Events] = []
 
