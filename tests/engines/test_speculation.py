@@ -31,8 +31,8 @@ from okno.engines.scripted import ScriptedEngine
 from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
 from okno.engines.tally import Drafts
 from okno.schedule.cost import Ahead
-from okno.schedule.pacer import Pacer
 from okno.schedule.drafting import Account
+from okno.schedule.pacer import Pacer
 from okno.schedule.sequence import Sequence as TokenSequence
 from okno.schedule.step import Truncate
 from tests.conftest import MakeModel
