@@ -5,9 +5,10 @@
 
 Two servers of the same model, `--speculate off` and `--speculate auto` (with `--draft`, if given),
 take turns, and who goes first changes. Work: copies and edits, one stream, one answer after the
-other, greedy; ordinary text (sampled at temperature 1, so it does not repeat itself) with 1, 4 and
-16 streams. Figures: tokens after the first of each stream, by the time from the first token of any
-to the last. Medians. Run it on a quiet machine.
+other, greedy; ordinary text (sampled at temperature 1) with 1, 4 and 16 streams. Figures: tokens
+after the first of each stream, by the time from the first token of any to the last; and of several
+streams, tokens of the steps in which all of them decode, by their time: with guesses some end
+sooner than others, and what is left runs with fewer rows. Medians. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -23,28 +24,38 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 from okno.bench.client import Address, Exchange, delta_text, get
 from okno.bench.rawloop import prompt_of
 from okno.bench.report import environment, publish, table
 from okno.bench.served import serve
 
+HEADINGS = (
+    "work", "off, tok/s", "on, tok/s", "on / off", "goal", "until the last ends: off", "on",
+    "on / off",
+)  # fmt: skip
 COPY_GOAL, LEAST = 1.9, 0.97
 WORDS = (
     "river", "stone", "lamp", "chair", "garden", "window", "bridge", "market", "letter", "summer",
     "winter", "copper", "silver", "engine", "pencil", "basket", "candle", "mirror", "hammer",
     "ladder", "blanket", "forest", "harbour", "island", "kettle", "lantern",
 )  # fmt: skip
+MOST_STEPS = 2048  # the server keeps
+Json = dict[str, Any]
 Work = Callable[[Address], Coroutine[None, None, "Rate"]]
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Tokens after the first, and the seconds they took."""
+    """Tokens after the first, and the seconds they took. together: tokens/s while all streams
+    decoded."""
 
     tokens: int
     seconds: float
+    together: float | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -86,8 +97,28 @@ async def ordinary(address: Address, streams: int, tokens: int, n_vocab: int) ->
          "seed": k, "ignore_eos": True}
         for k in range(streams)
     ]  # fmt: skip
+    before = (await steps(address, 1))["count"]
     rates = await asyncio.gather(*(streamed(address, "/v1/completions", b) for b in bodies))
-    return Rate(sum(rate.tokens for rate in rates), max(rate.seconds for rate in rates))
+    after = (await steps(address, 1))["count"]
+    ran = (await steps(address, min(after - before, MOST_STEPS)))["steps"]
+    together = rate_together([s for s in ran if s["step"] > before], streams)
+    return Rate(sum(rate.tokens for rate in rates), max(r.seconds for r in rates), together)
+
+
+def rate_together(ran: Sequence[Json], streams: int) -> float:
+    """Tokens/s of the steps in which all decode and no prompt is read, the time between them
+    included; each counts until the next one begins."""
+    tokens, seconds = 0, 0.0
+    for step, following in pairwise(ran):
+        if step["decode_rows"] == streams and not step["prompt_rows"]:
+            tokens += step["decode_rows"] + step["accepted_drafts"]
+            seconds += following["start_s"] - step["start_s"]
+    return tokens / seconds
+
+
+async def steps(address: Address, last: int) -> Json:
+    _, body = await get(address, f"/okno/v1/steps?last={last}")
+    return cast("Json", json.loads(body))
 
 
 async def streamed(address: Address, path: str, body: dict[str, object]) -> Rate:
@@ -166,15 +197,33 @@ async def alternated(
     return pairs
 
 
+def medians(pairs: Sequence[tuple[Rate, Rate]], rate: Callable[[Rate], float]) -> list[float]:
+    """Off, on, and on / off, which is the median of the pairs' ratios."""
+    off, on = [rate(pair[0]) for pair in pairs], [rate(pair[1]) for pair in pairs]
+    ratios = [b / a for a, b in zip(off, on, strict=True)]
+    return [statistics.median(values) for values in (off, on, ratios)]
+
+
+def whole(rate: Rate) -> float:
+    return rate.tokens_per_s
+
+
+def together(rate: Rate) -> float:
+    """A single stream is always all of them."""
+    return rate.tokens_per_s if rate.together is None else rate.together
+
+
 def report(found: dict[str, list[tuple[Rate, Rate]]], options: argparse.Namespace) -> str:
     rows, missed = [], []
     for name, pairs in found.items():
-        off = statistics.median(pair[0].tokens_per_s for pair in pairs)
-        on = statistics.median(pair[1].tokens_per_s for pair in pairs)
-        ratio = statistics.median(p[1].tokens_per_s / p[0].tokens_per_s for p in pairs)
+        off, on, ratio = medians(pairs, together)
         goal = COPY_GOAL if name.startswith("copy") else LEAST
         missed += [name] if ratio < goal else []
-        rows.append([name, f"{off:.1f}", f"{on:.1f}", f"{ratio:.2f}", f"{goal}"])
+        whole_off, whole_on, whole_ratio = medians(pairs, whole)
+        rows.append(
+            [name, f"{off:.1f}", f"{on:.1f}", f"{ratio:.2f}", f"{goal}",
+             f"{whole_off:.1f}", f"{whole_on:.1f}", f"{whole_ratio:.2f}"]
+        )  # fmt: skip
     verdict = f"Missed: {'; '.join(missed)}." if missed else "Every goal is reached."
     drafting = f", draft model {options.draft}" if options.draft else ""
     return (
@@ -182,7 +231,7 @@ def report(found: dict[str, list[tuple[Rate, Rate]]], options: argparse.Namespac
         f"{verdict} Copies and edits: model {options.copy_model}, {options.messages} messages; "
         f"ordinary text: model {options.model}, {options.tokens} tokens a stream{drafting}. "
         f"Medians of {options.repetitions} pairs; the ratio is the median of the pairs' ratios.\n\n"
-        f"{environment()}\n" + table(("work", "off, tok/s", "on, tok/s", "on / off", "goal"), rows)
+        f"{environment()}\n" + table(HEADINGS, rows)
     )
 
 

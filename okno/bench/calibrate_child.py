@@ -72,7 +72,7 @@ def run(plan: Plan, folder: Path, on_progress: Progress) -> Calibration:
         type: fit.fit_product([(measure.SLIM, samples)], overhead, costs)
         for type, samples in found["slim"].items()
     }
-    sample_s, entry_s = fit.fit_sampling(measure.measure_sampling())
+    sampling_s, sample_s, entry_s = fit.fit_sampling(measure.measure_sampling())
     sample_s += fit.typical(measure.measure_scheduling())
     on_progress(1.0)
     return Calibration(
@@ -87,6 +87,7 @@ def run(plan: Plan, folder: Path, on_progress: Progress) -> Calibration:
         step_s=overhead.step_s,
         op_s=overhead.op_s,
         activation_s=overhead.activation_s,
+        sampling_s=sampling_s,
         sample_s=sample_s,
         sample_entry_s=entry_s,
         noise=fit.noise_of(products),

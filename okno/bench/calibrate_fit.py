@@ -225,11 +225,16 @@ def _cells_curve(samples: Mapping[int, Sequence[float]], uneven: float = 1.0) ->
     return Curve(cells, seconds, tuple(abs(spread(samples[n])) for n in cells))
 
 
-def fit_sampling(samples: Mapping[int, Sequence[float]]) -> tuple[float, float]:
-    """(seconds per sequence, seconds per entry of the vocabulary)."""
-    (small, a), (large, b) = ((n, typical(v)) for n, v in sorted(samples.items()))
-    entry = max(0.0, (b - a) / (large - small))
-    return max(0.0, a - small * entry), entry
+def fit_sampling(samples: Mapping[tuple[int, int], Sequence[float]]) -> tuple[float, float, float]:
+    """Seconds of a step that samples, of each row of it, and of each entry of a row; samples: by
+    rows and entries. Least squares of relative errors."""
+    lines, wanted = [], []
+    for (rows, n_vocab), values in samples.items():
+        seconds = typical(values)
+        lines.append([1e-6 / seconds, rows * 1e-6 / seconds, rows * n_vocab * 1e-9 / seconds])
+        wanted.append(1.0)
+    step, row, entry = _non_negative(np.array(lines), np.array(wanted))
+    return step * 1e-6, row * 1e-6, entry * 1e-9
 
 
 def noise_of(curves: Mapping[str, Curve]) -> float:

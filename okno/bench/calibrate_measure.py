@@ -20,7 +20,8 @@ from okno.bench.calibrate_models import Block, write_block
 from okno.core.load import FlashAttention
 from okno.core.request import Sampling
 from okno.core.window import KVType
-from okno.engines.sampling import Sampler
+from okno.engines.sampling import SampledToken, Sampler
+from okno.engines.sampling_batch import Ask, sample_all
 from okno.plan.speed_types import bits_of
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
@@ -51,7 +52,8 @@ SLIM_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 32, 33, 48, 64)
 SLIM_EVERY = 3
 NARROW_ROWS = (1, 4, 16, 64, 256)
 MIXTURE_ROWS = (1, 8, 32)
-VOCABULARIES = (32_000, 152_000)
+VOCABULARIES = (4_000, 32_000, 152_000)
+SAMPLED_ROWS = (1, 4, 16)
 WARM_CALLS = 2
 LEAST_ROUNDS = 2
 MANY_EVERY = 2
@@ -161,23 +163,28 @@ def measure_bandwidth(bench: Bench, n_layer: int = BIG_LAYERS) -> tuple[float, l
     return block.n_weights * bits_of(BIG_TYPE) / 8, samples[1]
 
 
-def measure_sampling(rounds: int = 40) -> dict[int, list[float]]:
-    """Seconds to choose a token among so many, with the default settings."""
-    samples: dict[int, list[float]] = {n: [] for n in VOCABULARIES}
+def measure_sampling(rounds: int = 40) -> dict[tuple[int, int], list[float]]:
+    """Seconds to choose the tokens of (rows, entries of the vocabulary), as a step does: together,
+    with the default settings."""
     random = np.random.default_rng(0)
-    made = [(n, Sampler(Sampling(), seed=1, n_vocab=n), _logits(random, n)) for n in VOCABULARIES]
+    sizes = [(rows, n_vocab) for rows in SAMPLED_ROWS for n_vocab in VOCABULARIES]
+    logits = {size: random.standard_normal(size, np.float32) * np.float32(3) for size in sizes}
+    asks = {
+        (rows, n_vocab): [
+            Ask(at, Sampler(Sampling(), seed=at, n_vocab=n_vocab)) for at in range(rows)
+        ]
+        for rows, n_vocab in sizes
+    }
+    samples: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
     for _ in range(rounds):
-        for n_vocab, sampler, logits in made:
+        for size in sizes:
             began = time.perf_counter()
-            sampler.accept(sampler.sample(logits).token)
-            samples[n_vocab].append(time.perf_counter() - began)
+            answers = sample_all(logits[size], asks[size])
+            for ask, answer in zip(asks[size], answers, strict=True):
+                if isinstance(answer, SampledToken):  # never an error: these logits are numbers
+                    ask.sampler.accept(answer.token)
+            samples[size].append(time.perf_counter() - began)
     return samples
-
-
-def _logits(
-    random: np.random.Generator, n_vocab: int
-) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    return random.standard_normal(n_vocab, np.float32) * np.float32(3)
 
 
 def measure_scheduling(rounds: int = 40, batch: int = 8) -> list[float]:

@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 from okno.core.errors import BadSetting
 
-VERSION = 5
+VERSION = 6
 CalibrationKind = Literal["measured", "rough"]
 Json = dict[str, object]
 
@@ -71,9 +71,9 @@ class Calibration:
     wide_width inputs. slim: the same for slim_width inputs, at fewer row counts. experts: for the
     matrix of one expert. op_s: per operation of a step. activation_s: per row and value
     that goes in or out of a matrix. state_s: per row and value of recurrent state. step_s: per
-    step. sample_s, sample_entry_s: per sampled sequence, and per entry of the vocabulary and
-    sequence. noise: half width of the 90 % interval of a single step, relative. seen_depth_tokens:
-    the deepest KV measured. created: ISO 8601, UTC.
+    step. sampling_s, sample_s, sample_entry_s: per step that samples, per sampled row, and per
+    entry of the vocabulary and row. noise: half width of the 90 % interval of a single step,
+    relative. seen_depth_tokens: the deepest KV measured. created: ISO 8601, UTC.
     """
 
     engine: str
@@ -87,6 +87,7 @@ class Calibration:
     step_s: float
     op_s: float
     activation_s: float
+    sampling_s: float
     sample_s: float
     sample_entry_s: float
     noise: float
@@ -133,6 +134,7 @@ def _calibration(data: object) -> Calibration:
         step_s=_number(told, "step_s"),
         op_s=_number(told, "op_s"),
         activation_s=_number(told, "activation_s"),
+        sampling_s=_number(told, "sampling_s"),
         sample_s=_number(told, "sample_s"),
         sample_entry_s=_number(told, "sample_entry_s"),
         noise=_number(told, "noise"),

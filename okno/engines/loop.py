@@ -108,8 +108,9 @@ class EngineLoop:
         self._tell_waiting()
         began = self._clock()
         step = self._schedule()
+        learnt_s = 0.0
         if step.spans:
-            self._execute(step, began)
+            learnt_s = self._execute(step, began)
             self._ran_s, self._wait_s = self._clock(), 0.0
         else:
             self.meter.idle()
@@ -120,7 +121,7 @@ class EngineLoop:
         self.used_cells = self.scheduler.pool.used
         self._flush()
         if self.speculation is not None and step.spans and not self._embeds:
-            self.speculation.took(self._clock() - began)
+            self.speculation.took(self._clock() - began, learnt_s)
         if step.spans and self.scheduler.live:
             self._tidier.beside(self.scheduler, self._ran_s - began)
 
@@ -241,7 +242,8 @@ class EngineLoop:
         """How many rows of texts to embed the next engine call may take."""
         return self._pacer.prompt_rows(self.scheduler.ahead())
 
-    def _execute(self, step: Step, began: float) -> None:
+    def _execute(self, step: Step, began: float) -> float:
+        """Seconds that the learner was told."""
         by_model = self.speculation.by_model if self.speculation is not None else ()
         record = self.meter.opened(
             step, self._tasks, self.scheduler, self.engine.window.step_tokens, by_model
@@ -265,6 +267,7 @@ class EngineLoop:
         self.engine.learner.learn(step, used_cells, booked - started)
         at = Moments(began, started, now, booked)
         self.meter.closed(record, sampled, at, self.scheduler)
+        return booked - started
 
     def _sample(self, step: Step, logits: NDArray[np.float32], now: float) -> dict[str, Sampled]:
         """First all choices that depend on no other, together; then each task takes its own."""

@@ -31,6 +31,7 @@ from okno.schedule.drafting import (
 )
 from okno.schedule.lookup import Guess
 from okno.schedule.lookup_source import LONGEST_GUESS, LookupSource
+from okno.schedule.pacer import Target
 from okno.schedule.row_cost import RowCost
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence
@@ -39,6 +40,7 @@ from okno.schedule.step import Sampled, Step
 DRAFTED_AT_ONCE = 16  # sequences that the draft model is asked about in one step
 PLAIN_EVERY = 32  # steps, of which one goes without guesses, to measure what that takes
 STRANGE = 4.0  # times what was expected
+NEWEST = 0.1  # the share of the newest step in what passes beside the engine
 JUDGED_STEPS = 16  # for which a judgement holds whether certain guesses would pay
 
 
@@ -71,7 +73,8 @@ def no_rows(_ahead: Ahead, _prompt_rows: int) -> int:
 class Speculation:
     """One for a loop, used by its thread. cost: of a step; None: learnt here, from the steps.
     spare_rows: of the step ahead with so many rows of prompts, those that cost nothing.
-    looks_up: guess from the sequences' own text. drafter: guesses at most draft_tokens at once."""
+    looks_up: guess from the sequences' own text. drafter: guesses at most draft_tokens at once.
+    target: the gap between tokens that guesses may cost too."""
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class Speculation:
         looks_up: bool = True,
         drafter: Drafter | None = None,
         draft_tokens: int = LONGEST_GUESS,
+        target: Target | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
@@ -89,6 +93,7 @@ class Speculation:
         self._measured = RowCost()
         self._cost: StepCost = cost or self._measured
         self._spare_rows = spare_rows
+        self._target = target or Target()
         self._account = Account()
         self._text = LookupSource() if looks_up else None
         self._model = DraftSource(drafter, draft_tokens, self._account, clock) if drafter else None
@@ -96,6 +101,7 @@ class Speculation:
         self._drafted: dict[str, Guess] = {}
         self._spent_s = self._invested_s = 0.0
         self._last = _Checked()
+        self._beside_s = 0.0  # of a step, beside what `cost` tells
         self._judged: dict[int, tuple[int, bool]] = {}  # rows: until which step, is hopeless
 
     def resized(self, window: Window) -> None:
@@ -142,7 +148,11 @@ class Speculation:
             free = min(free, scheduler.limits.outputs - len(live))
         free = max(0, free)
         spare = min(free, self._spare_rows(ahead, rows - decodes)) if free else 0
-        return Plain(ahead, rows - decodes, free, spare)
+        return Plain(ahead, rows - decodes, free, spare, self._beside_s, self._limit_s)
+
+    def _limit_s(self, plain_s: float) -> float:
+        """What a step with guesses may take, if it takes plain_s without."""
+        return max(plain_s, self._target.limits_s(plain_s)[0])
 
     def _is_hopeless(self, plain: Plain) -> bool:
         """Not even guesses that are always right would pay beside so many rows."""
@@ -210,13 +220,23 @@ class Speculation:
         self._last = _Checked(step.rows - checked, step.decodes > 0, checked, right)
         self._count(self._last)
 
-    def took(self, seconds: float) -> None:
+    def took(self, seconds: float, learnt_s: float) -> None:
         """The last step took so long with all that belongs to it, from the schedule to the events:
         a token more in the same step saves all of that. Not the draft model, which is counted
-        apart."""
+        apart. learnt_s: of these, what `cost` tells."""
         seconds = max(0.0, seconds - self._spent_s - self._invested_s)
         self._book(self._last, seconds)
         self._measured.learn(self._last.rows + self._last.checked, seconds)
+        if self._cost is not self._measured:  # that one knows it all
+            self._learn_beside(max(0.0, seconds - learnt_s))
+
+    def _learn_beside(self, seconds: float) -> None:
+        """A mean in which a step that met something else counts as STRANGE means at most."""
+        if not self._beside_s:
+            self._beside_s = seconds
+        else:
+            seconds = min(seconds, STRANGE * self._beside_s)
+            self._beside_s += NEWEST * (seconds - self._beside_s)
 
     def _compare(self, id: str, came: tuple[int, ...]) -> None:
         if self._model is not None and id in self._drafted:
@@ -253,4 +273,5 @@ def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | Non
         looks_up=options.speculate in ("auto", "lookup"),
         drafter=engine.drafter,
         draft_tokens=options.draft_tokens,
+        target=Target(options.target_itl_s),
     )

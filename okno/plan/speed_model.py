@@ -51,7 +51,7 @@ class SpeedModel:
         self._products = self._matrices_table(self.work.every_row)
         self._products += np.arange(TABLE_ROWS + 1) * self.work.state * self._state_s()
         self._outputs = self._matrices_table(self.work.output_rows)
-        self._outputs += np.arange(TABLE_ROWS + 1) * self._sampling_s()
+        self._outputs += self._sampling_table()
         self._fixed = calibration.step_s + self.work.ops * calibration.op_s
         self._filled = _filled(self._products) if header.shares_prefixes else None
 
@@ -132,9 +132,13 @@ class SpeedModel:
         back at the speed of memory."""
         return self.calibration.state_s or STATE_TRAFFIC_BYTES / self.calibration.bandwidth_bytes_s
 
-    def _sampling_s(self) -> float:
-        """Of one sequence."""
-        return self.calibration.sample_s + self.work.n_vocab * self.calibration.sample_entry_s
+    def _sampling_table(self) -> Floats:
+        """Seconds to choose tokens from 0, 1, ... rows with logits."""
+        calibration = self.calibration
+        row_s = calibration.sample_s + self.work.n_vocab * calibration.sample_entry_s
+        seconds = np.arange(TABLE_ROWS + 1, dtype=np.float64) * row_s
+        seconds[1:] += calibration.sampling_s
+        return seconds
 
     def _experts_table(self, experts: Experts) -> Floats:
         """With even routing, `rows` rows touch n (1 - (1 - used/n)^rows) experts in expectation;

@@ -14,6 +14,7 @@ investment. It is only as good as that belief: up to 6 % was measured (docs/benc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
@@ -94,15 +95,24 @@ class Acceptance:
 # How many to check -------------------------------------------------------------------------------
 
 
+def unlimited(_plain_s: float) -> float:
+    """A step may take any time."""
+    return math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Plain:
     """The step without guesses. free_rows: that guesses may take at most. spare_rows: of these, at
-    first, so many that would be filled with nothing otherwise, to make the step shorter."""
+    first, so many that would be filled with nothing otherwise, to make the step shorter. beside_s:
+    what passes beside what a StepCost tells, with guesses or without. limit_s: of what a step may
+    take by a StepCost, when it takes so long without guesses."""
 
     ahead: Ahead
     prompt_rows: int
     free_rows: int
     spare_rows: int = 0
+    beside_s: float = 0.0
+    limit_s: Callable[[float], float] = unlimited
 
     @property
     def rows(self) -> int:
@@ -110,7 +120,7 @@ class Plain:
 
     def seconds(self, cost: StepCost, guesses: int = 0) -> float:
         """What it costs with so many guesses."""
-        return cost.seconds(self.ahead, self.prompt_rows, guesses)
+        return cost.seconds(self.ahead, self.prompt_rows, guesses) + self.beside_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +164,8 @@ def choose(
     token for so many sequences.
 
     The likeliest rows first, so of all ways to spend n rows only the best one is looked at; the
-    cost need not be monotonic in n.
+    cost need not be monotonic in n. Numbers of guesses with which the step takes longer than it may
+    are left out.
     """
     plain_s = plain.seconds(cost)
     if plain_s <= 0 or plain.free_rows < 1:
@@ -164,6 +175,7 @@ def choose(
         rows.sort(key=_gain, reverse=True)  # stable: a sequence's own rows stay in order
     rows = rows[: plain.free_rows]
     plain_rate = plain.rows / plain_s
+    limit_s = plain.limit_s(plain_s - plain.beside_s) + plain.beside_s
     best, best_rate = 0, plain_rate
     expected, drafting_s = float(plain.rows), 0.0
     drafted: dict[int, int] = {}
@@ -174,7 +186,10 @@ def choose(
             drafted[depth] = beside + 1
             drafting_s += draft_s(beside + 1) - (draft_s(beside) if beside else 0.0)
         is_spare = count <= plain.spare_rows and not drafting_s
-        rate = expected / (plain_s if is_spare else plain.seconds(cost, count) + drafting_s)
+        step_s = plain_s if is_spare else plain.seconds(cost, count) + drafting_s
+        if step_s > limit_s and not is_spare:
+            continue
+        rate = expected / step_s
         margin = SPARE_MARGIN if is_spare else MARGIN
         if rate > max(best_rate, margin * plain_rate):
             best, best_rate = count, rate

@@ -126,6 +126,22 @@ def test_costs_never_come_out_negative() -> None:
     assert min(curve.seconds) > 0
 
 
+def test_sampling_costs_a_step_its_rows_and_their_entries() -> None:
+    costs = (130e-6, 20e-6, 0.8e-9)
+    samples = {
+        (rows, n): [costs[0] + rows * costs[1] + rows * n * costs[2]] * 5
+        for rows in measure.SAMPLED_ROWS
+        for n in measure.VOCABULARIES
+    }
+    assert fit.fit_sampling(samples) == pytest.approx(costs)
+
+
+def test_sampling_is_measured_for_rows_and_vocabularies() -> None:
+    found = measure.measure_sampling(rounds=5)
+    assert set(found) == {(r, n) for r in measure.SAMPLED_ROWS for n in measure.VOCABULARIES}
+    assert all(len(samples) == 5 and min(samples) > 0 for samples in found.values())
+
+
 def test_experts_are_told_apart_from_the_dense_matrices_beside_them() -> None:
     overhead = fit.Overhead(40e-6, 3e-6, 0.5e-9)
     dense = Curve((1, 64), (50e-12, 60e-12), (0.0, 0.0))

@@ -32,9 +32,10 @@ from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
 from okno.engines.tally import Drafts
 from okno.schedule.cost import Ahead
 from okno.schedule.drafting import Account
-from okno.schedule.pacer import Pacer
+from okno.schedule.pacer import Pacer, Target
+from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence as TokenSequence
-from okno.schedule.step import Truncate
+from okno.schedule.step import Limits, Step, Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
 
@@ -48,6 +49,13 @@ class Flat:
 
     def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
         return 1.0
+
+
+class Slow:
+    """3 seconds a step and a quarter of one a row."""
+
+    def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
+        return 3.0 + 0.25 * (ahead.decodes + prompt_rows + guesses)
 
 
 class Steep:
@@ -167,6 +175,38 @@ def test_now_and_then_a_step_goes_without_guesses() -> None:
     counts = speculation.counts
     assert 0 < counts.checking_steps <= counts.steps - counts.steps // PLAIN_EVERY
     assert 0 < counts.right <= counts.checked
+
+
+def test_what_a_step_takes_beside_its_engine_is_learnt() -> None:
+    """Each step takes a second more than what is told of it; one that met something else, an hour,
+    counts as a few."""
+    speculation = Speculation(ScriptedEngine(SCRIPTED).window, clock=CLOCK, cost=Steep())
+    scheduler = Scheduler(Limits(1, 1, 64))
+    scheduler.add(TokenSequence("a", range(4), max_tokens=9))
+    speculation.learn(scheduler.schedule(8), {})
+    for seconds in (3.0, 3.0, 3600.0):
+        speculation.took(seconds, 2.0)
+        assert 1.0 <= speculation._beside_s < 1.5
+    for _ in range(60):
+        speculation.took(2.5, 2.0)
+    assert speculation._beside_s == pytest.approx(0.5, rel=0.01)
+
+
+def test_guesses_keep_the_target_gap() -> None:
+    """3.25 s without guesses, and 0.25 s for each: 4 s between tokens leave room for three."""
+    engine = ScriptedEngine(SCRIPTED)
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Slow(), target=Target(4.0))
+    bench = Bench(engine, speculation)
+    seen = []
+    execute = engine.execute
+
+    def watched(step: Step) -> Any:
+        seen.append(sum(len(span.drafts) for span in step.spans))
+        return execute(step)
+
+    engine.execute = watched  # type: ignore[method-assign]
+    bench.run(requests("long 77"))
+    assert max(seen) == 3
 
 
 def test_without_a_cost_it_learns_its_own() -> None:

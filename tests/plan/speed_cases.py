@@ -65,7 +65,8 @@ def calibration(**changes: object) -> Calibration:
             AttentionCost("f16", 128, flat(20e-9), flat(40e-9), flat(5e-9), 1e-9, 0.5e-9),
             AttentionCost("q8_0", 64, flat(15e-9), flat(15e-9), None, 1e-9),
         ),
-        step_s=50e-6, op_s=2e-6, activation_s=0.5e-9, sample_s=50e-6, sample_entry_s=1e-9,
+        step_s=50e-6, op_s=2e-6, activation_s=0.5e-9,
+        sampling_s=20e-6, sample_s=50e-6, sample_entry_s=1e-9,
         noise=0.03, seen_depth_tokens=8192,
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]

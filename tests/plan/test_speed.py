@@ -43,7 +43,7 @@ def test_a_step_is_the_sum_of_its_parts() -> None:
         50e-6 + ops * 2e-6
         + matrices * 50e-12 * 1.4 + (widths + 1024 + 32_000) * 0.5e-9
         + 1024 * 32_000 * 80e-12 * 1.4
-        + attention + 50e-6 + 32_000e-9
+        + attention + 20e-6 + 50e-6 + 32_000e-9
     )  # fmt: skip
     assert bare_step_s(MODEL, [1], [511]) == pytest.approx(expected)
 

@@ -124,6 +124,28 @@ def test_spare_rows_take_any_guess_that_has_a_chance() -> None:
     assert choose(offers, with_two, cost).lengths == {"a": 2}
 
 
+def test_what_passes_beside_the_engine_is_saved_by_guesses_too() -> None:
+    """A step of 1 ms in which the server works for 4 ms beside: rows that cost half a step pay."""
+    offer, cost = Offer("a", (0.6,)), linear(0.0005, 0.0005)
+    assert choose([offer], plain(), cost) is NOTHING
+    beside = Plain(Ahead(decodes=1), 0, 16, beside_s=0.004)
+    assert choose([offer], beside, cost).lengths == {"a": 1}
+
+
+def test_no_step_with_guesses_takes_longer_than_it_may() -> None:
+    offer, cost = Offer("a", (1.0,) * 12), linear(0.05, 0.01)  # 0.06 s without guesses
+    assert choose([offer], plain(), cost).lengths == {"a": 12}
+
+    def tenth(plain_s: float) -> float:
+        assert plain_s == pytest.approx(0.06)
+        return 0.1
+
+    limited = Plain(Ahead(decodes=1), 0, 16, beside_s=0.5, limit_s=tenth)
+    assert choose([offer], limited, cost).lengths == {"a": 4}
+    dent = Table([0.06, 0.2, 0.2, 0.07])  # a number beyond the ones that take too long
+    assert choose([offer], limited, dent).lengths == {"a": 12}
+
+
 def test_a_guess_ends_where_its_next_row_does_not_pay() -> None:
     choice = choose([Offer("a", (0.8,) * 16)], plain(), linear(0.7, 0.3))
     assert 0 < choice.lengths["a"] < 5
