@@ -14,6 +14,7 @@ from okno.core.window import MAX_BATCH_SIZE, Window
 PARKED_SEQS = 16  # engine sequences kept beside the live ones for prefixes of earlier requests
 CELL_PAD = 256  # llama.cpp pads the cells of a cache to this (llama-kv-cache.cpp, FATTN_KQ_STRIDE)
 LINE_ROWS = 16  # row numbers in a cache line
+LEAST_OUTPUTS = 16  # rows with logits in a step, so that one sequence can check guesses
 FlashAttention = Literal["auto", "on", "off"]
 HEAD_ROWS = 128  # of one call of a prediction head
 HIDDEN_ROWS = 4096  # kept for it of all sequences together, at least LEAST_HIDDEN_ROWS of each
@@ -51,8 +52,9 @@ class ContextSizes:
     filler_seq: int | None = None
 
 
-def context_sizes(load: Load, *, shares_prefixes: bool) -> ContextSizes:
-    """The sizes okno's engine asks for. shares_prefixes: of the model (plain attention)."""
+def context_sizes(load: Load, *, shares_prefixes: bool, keeps_state: bool) -> ContextSizes:
+    """The sizes okno's engine asks for. shares_prefixes, keeps_state: of the model (plain
+    attention; recurrent or hybrid, so that no guess can be taken back)."""
     window = load.window
     shares = shares_prefixes and load.kv_unified
     wanted = whole_lines(window.batch_size + PARKED_SEQS) if shares else window.batch_size
@@ -61,7 +63,8 @@ def context_sizes(load: Load, *, shares_prefixes: bool) -> ContextSizes:
     padded = (cells + CELL_PAD - 1) // CELL_PAD * CELL_PAD
     fills = shares and n_seq > window.batch_size
     filler = n_seq - 1 if fills else None
-    return ContextSizes(padded, window.step_tokens, n_seq, n_seq, filler)
+    outputs = n_seq if keeps_state else max(n_seq, LEAST_OUTPUTS)
+    return ContextSizes(padded, window.step_tokens, n_seq, outputs, filler)
 
 
 def whole_lines(count: int) -> int:

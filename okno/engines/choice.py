@@ -11,7 +11,7 @@ from types import MappingProxyType
 from okno.core.calibration import Calibration, from_json
 from okno.core.errors import DoesNotFit, ModelUnusable, OknoError
 from okno.core.header import ModelHeader
-from okno.core.load import Load, context_sizes
+from okno.core.load import Load
 from okno.core.machine import Device, Machine
 from okno.core.plan import SpeedPlan
 from okno.core.window import KVType
@@ -26,6 +26,7 @@ from okno.inspect.memory import own_bytes
 from okno.plan.goals import Goal
 from okno.plan.memory import DEFAULT_OVERHEAD, Anchored, Overhead
 from okno.plan.memory_extras import WithExtras
+from okno.plan.memory_sizes import asked_sizes
 from okno.plan.prediction_head import uses_head
 from okno.plan.refine import refinement_from
 from okno.plan.speed import Planner
@@ -113,7 +114,7 @@ def _choose(
     chosen = replace(chosen, notes=(*chosen.notes, *notes_beside(options, draft)))
     if header.is_embedding_model:
         return Choice(chosen, RowLearner(), True, head, draft)
-    sizes = context_sizes(chosen.load, shares_prefixes=header.shares_prefixes)
+    sizes = asked_sizes(header, chosen.load)
     learner = StepLearner(
         planner.model(chosen.load), refinement,
         keeps=known is not None, fills=sizes.filler_seq is not None,

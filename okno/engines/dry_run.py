@@ -140,9 +140,10 @@ class DryRun:
         )  # fmt: skip
 
     def _plan(self, measured: Measured, load: Load) -> MemoryPlan:
-        output = measured.output_bytes
-        if self.header.is_embedding_model:  # grows at the first text, beyond what is reserved
-            output = output_bytes(self.header, sizes_of(self.header, load))
+        output, sizes = measured.output_bytes, sizes_of(self.header, load)
+        more = not self._head and sizes.outputs > sizes.n_seq  # allocated when a step asks for them
+        if not output or more:
+            output = output_bytes(self.header, sizes)
         cpu, devices = MemoryParts(output_bytes=output), {}
         for buffer in measured.buffers:
             if buffer.kind.startswith(HOST_KINDS) or buffer.kind.endswith("_Host"):

@@ -14,7 +14,7 @@ import psutil
 from numpy.typing import NDArray
 
 from okno.core.errors import BadRequest, BadSetting, DoesNotFit
-from okno.core.load import Load, context_sizes
+from okno.core.load import ContextSizes, Load, context_sizes
 from okno.core.plan import MemoryPlan
 from okno.core.window import KVType, MemoryUse, ModelFacts, Window, WindowChange
 from okno.engines.auto_window import Chosen
@@ -254,12 +254,12 @@ class LlamaCpp:
     def open_context(self, load: Load) -> lib.llama_context_p:
         """A new context on the loaded model. Raises DoesNotFit."""
         window = load.window
-        sizes = context_sizes(load, shares_prefixes=self._model.has_plain_attention)
+        sizes = _sizes(self._model, load)
         params = lib.llama_context_default_params()
         params.n_ctx = sizes.n_ctx
         params.n_batch = params.n_ubatch = sizes.n_batch
         params.n_seq_max = sizes.n_seq_max
-        params.n_outputs_max = sizes.n_outputs_max  # the engine reserves one per sequence
+        params.n_outputs_max = sizes.n_outputs_max
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = KV_TYPES[window.kv_type]
         params.flash_attn_type = FLASH[load.flash_attention]
@@ -304,12 +304,18 @@ def _checked_kv_type(options: WorkerOptions) -> KVType:
     return kv_type
 
 
+def _sizes(model: LlamaModel, load: Load) -> ContextSizes:
+    return context_sizes(
+        load, shares_prefixes=model.has_plain_attention, keeps_state=model.keeps_state
+    )
+
+
 def _limits(model: LlamaModel, chosen: Chosen, options: WorkerOptions) -> Limits:
     window = chosen.window
     parts = [device.parts for device in chosen.memory.devices]
     plain = model.has_plain_attention
     shares = plain and options.kv_unified
-    sizes = context_sizes(chosen.load, shares_prefixes=plain)
+    sizes = _sizes(model, chosen.load)
     return Limits(
         batch_size=window.batch_size,
         seq_ids=sizes.n_seq_max - (sizes.filler_seq is not None),

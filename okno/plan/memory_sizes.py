@@ -64,7 +64,9 @@ def asked_sizes(header: ModelHeader, load: Load) -> ContextSizes:
     """Fields of llama_context_params. An embedding model takes a text as one step
     (engines/llama_embed.py)."""
     if not header.is_embedding_model:
-        return context_sizes(load, shares_prefixes=header.shares_prefixes)
+        return context_sizes(
+            load, shares_prefixes=header.shares_prefixes, keeps_state=header.is_recurrent
+        )
     tokens = min(load.window.ctx, header.ctx_train)
     return ContextSizes(padded(tokens), tokens, 1, tokens)
 

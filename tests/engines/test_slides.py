@@ -105,6 +105,19 @@ def test_cells_of_the_window_that_are_used_again_are_those_nobody_sees(
     assert speculation.counts.checked - speculation.counts.right > 60
 
 
+def test_the_only_sequence_of_a_window_checks_guesses(make_model: MakeModel) -> None:
+    engine = opened(make_model, "gemma3-tiny", batch_size=1)
+    [asked] = asking(1)
+    plain = fresh(engine, None).run([asked])
+    known = Knowing({"r0": [*(asked.prompt.tokens or ()), *plain.tokens["r0"]]})
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Flat(), looks_up=False,
+                              drafter=known, draft_tokens=12)  # fmt: skip
+    drafted = fresh(engine, speculation).run([asked])
+    assert drafted.tokens == plain.tokens
+    assert speculation.counts.right > 60
+    assert drafted.steps < plain.steps
+
+
 def test_a_conversation_goes_on_behind_drafts_that_were_taken_back(make_model: MakeModel) -> None:
     """Parked after wrong drafts, its state copied, and taken up again."""
     engine = opened(make_model, "gemma3-tiny", batch_size=2)
@@ -128,4 +141,6 @@ def test_recurrent_models_and_streams_of_their_own_take_nothing_back(
     for shape in ("mamba2-tiny", "lfm2-tiny", "granite-tiny"):
         assert not opened(make_model, shape).limits.takes_back
     assert not opened(make_model, "gemma3-tiny", kv_unified=False).limits.takes_back
+    alone = opened(make_model, "mamba2-tiny", batch_size=1).limits
+    assert alone.outputs == 1, "rows for guesses that are never made"
     assert Bench(opened(make_model, "gemma3-tiny"), None).loop.scheduler.limits.takes_back
