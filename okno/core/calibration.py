@@ -116,9 +116,9 @@ def from_json(data: object) -> Calibration:
 
 
 def _calibration(data: object) -> Calibration:
+    if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
+        raise ValueError(f"it has version {data['version']!r}, this okno reads {VERSION}")
     told = _object(data, Calibration)
-    if told["version"] != VERSION:
-        raise ValueError(f"it has version {told['version']!r}, this okno reads {VERSION}")
     kind = _text(told, "kind")
     if kind not in ("measured", "rough"):
         raise ValueError(f"kind is {kind!r}, not `measured` or `rough`")

@@ -63,7 +63,8 @@ def context_sizes(load: Load, *, shares_prefixes: bool, keeps_state: bool) -> Co
     padded = (cells + CELL_PAD - 1) // CELL_PAD * CELL_PAD
     fills = shares and n_seq > window.batch_size
     filler = n_seq - 1 if fills else None
-    outputs = n_seq if keeps_state else max(n_seq, LEAST_OUTPUTS)
+    guesses = not keeps_state and (shares_prefixes or load.kv_unified)
+    outputs = max(n_seq, LEAST_OUTPUTS) if guesses else n_seq
     return ContextSizes(padded, window.step_tokens, n_seq, outputs, filler)
 
 

@@ -8,6 +8,7 @@ and without: a guess is kept only where sampling agrees with it (Task.sample).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -40,7 +41,12 @@ from okno.schedule.step import Sampled, Step
 DRAFTED_AT_ONCE = 16  # sequences that the draft model is asked about in one step
 PLAIN_EVERY = 32  # steps, of which one goes without guesses, to measure what that takes
 STRANGE = 4.0  # times what was expected
+SLOWED = 1.5  # times what a token takes without guesses, for a sequence that has none
+FIRST_STEPS = 5
 NEWEST = 0.1  # the share of the newest step in what passes beside the engine
+FEW = 4  # sequences: their texts are looked at in every step
+IN_VAIN = 8  # steps without a guess worth checking, after which many are looked at less often,
+LOOKED_EVERY = 4  # in one step of so many
 JUDGED_STEPS = 16  # for which a judgement holds whether certain guesses would pay
 
 
@@ -57,10 +63,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A step that ran. rows: without the guesses it checked, which were `right` so often."""
+    """A step that ran. rows: without the guesses it checked, which were `right` so often; `decodes`
+    of them gave a token."""
 
     rows: int = 0
-    decodes: bool = False
+    decodes: int = 0
     checked: int = 0
     right: int = 0
 
@@ -74,7 +81,7 @@ class Speculation:
     """One for a loop, used by its thread. cost: of a step; None: learnt here, from the steps.
     spare_rows: of the step ahead with so many rows of prompts, those that cost nothing.
     looks_up: guess from the sequences' own text. drafter: guesses at most draft_tokens at once.
-    target: the gap between tokens that guesses may cost too."""
+    target: the gap between tokens that the guesses of others may cost too."""
 
     def __init__(
         self,
@@ -102,6 +109,8 @@ class Speculation:
         self._spent_s = self._invested_s = 0.0
         self._last = _Checked()
         self._beside_s = 0.0  # of a step, beside what `cost` tells
+        self._besides = 0  # steps it was learnt from
+        self._in_vain = 0  # steps in which nothing was worth checking
         self._judged: dict[int, tuple[int, bool]] = {}  # rows: until which step, is hopeless
 
     def resized(self, window: Window) -> None:
@@ -125,6 +134,8 @@ class Speculation:
         decoding = [sequence for sequence in scheduler.live.values() if sequence.decoding]
         if not decoding or not scheduler.limits.takes_back:
             return {}
+        if len(decoding) > FEW and self._rests():
+            return {}
         plain = self._plain(scheduler, ahead, prompt_rows)
         if self._is_hopeless(plain):
             return {}
@@ -134,7 +145,12 @@ class Speculation:
             choice = self._choice(offers, plain)
         else:
             choice = self._choice_with_model(self._model, decoding, offers, plain)
+        self._in_vain = 0 if choice.lengths else self._in_vain + 1
         return self._checked(choice)
+
+    def _rests(self) -> bool:
+        """Looking at many texts costs half a millisecond: less often while that brings nothing."""
+        return self._in_vain >= IN_VAIN and self.counts.steps % LOOKED_EVERY != 0
 
     def _plain(self, scheduler: Scheduler, ahead: Ahead, prompt_rows: int) -> Plain:
         """The step without guesses, as far as it can be foretold. Beside prompts there are none:
@@ -148,11 +164,14 @@ class Speculation:
             free = min(free, scheduler.limits.outputs - len(live))
         free = max(0, free)
         spare = min(free, self._spare_rows(ahead, rows - decodes)) if free else 0
-        return Plain(ahead, rows - decodes, free, spare, self._beside_s, self._limit_s)
+        return Plain(ahead, rows - decodes, free, spare, self._beside_s, self._gap_s)
 
-    def _limit_s(self, plain_s: float) -> float:
-        """What a step with guesses may take, if it takes plain_s without."""
-        return max(plain_s, self._target.limits_s(plain_s)[0])
+    def _gap_s(self, plain_s: float) -> float:
+        """How long a sequence may wait for a token while others check guesses: as long as was asked
+        for, else a little longer than without."""
+        if self._target.itl_s is None:
+            return SLOWED * plain_s
+        return self._target.itl_s or math.inf
 
     def _is_hopeless(self, plain: Plain) -> bool:
         """Not even guesses that are always right would pay beside so many rows."""
@@ -217,7 +236,7 @@ class Speculation:
         for id, found in sampled.items():
             right += max(0, len(found.tokens) - 1)
             self._compare(id, found.tokens)
-        self._last = _Checked(step.rows - checked, step.decodes > 0, checked, right)
+        self._last = _Checked(step.rows - checked, step.decodes, checked, right)
         self._count(self._last)
 
     def took(self, seconds: float, learnt_s: float) -> None:
@@ -227,13 +246,16 @@ class Speculation:
         seconds = max(0.0, seconds - self._spent_s - self._invested_s)
         self._book(self._last, seconds)
         self._measured.learn(self._last.rows + self._last.checked, seconds)
-        if self._cost is not self._measured:  # that one knows it all
+        knows_all = self._cost is self._measured
+        if not knows_all and self._last.rows == self._last.decodes:
             self._learn_beside(max(0.0, seconds - learnt_s))
 
     def _learn_beside(self, seconds: float) -> None:
-        """A mean in which a step that met something else counts as STRANGE means at most."""
-        if not self._beside_s:
-            self._beside_s = seconds
+        """A mean in which a step that met something else counts as STRANGE means at most. It begins
+        with the least of the first steps: a worker's very first are slow."""
+        self._besides += 1
+        if self._besides <= FIRST_STEPS:
+            self._beside_s = min(seconds, self._beside_s or seconds)
         else:
             seconds = min(seconds, STRANGE * self._beside_s)
             self._beside_s += NEWEST * (seconds - self._beside_s)
@@ -246,7 +268,7 @@ class Speculation:
 
     def _count(self, last: _Checked) -> None:
         counts = self.counts
-        counts.steps += last.decodes
+        counts.steps += last.decodes > 0
         counts.checking_steps += last.checked > 0
         counts.checked += last.checked
         counts.right += last.right

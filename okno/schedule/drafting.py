@@ -9,13 +9,13 @@ rarely.
 
 `Account` bounds the damage of wrong beliefs: what speculation loses, by the clock, against what
 steps without it are believed to take is at most ALLOWANCE of the time, CREDIT_STEPS steps and one
-investment. It is only as good as that belief: up to 6 % was measured (docs/benchmarks).
+investment. It is only as good as that belief (docs/benchmarks/speculation.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
@@ -96,7 +96,7 @@ class Acceptance:
 
 
 def unlimited(_plain_s: float) -> float:
-    """A step may take any time."""
+    """A token may take any time."""
     return math.inf
 
 
@@ -104,15 +104,15 @@ def unlimited(_plain_s: float) -> float:
 class Plain:
     """The step without guesses. free_rows: that guesses may take at most. spare_rows: of these, at
     first, so many that would be filled with nothing otherwise, to make the step shorter. beside_s:
-    what passes beside what a StepCost tells, with guesses or without. limit_s: of what a step may
-    take by a StepCost, when it takes so long without guesses."""
+    what passes beside what a StepCost tells, with guesses or without. gap_s: how long a sequence
+    may wait for a token on average, when the step takes so long without guesses."""
 
     ahead: Ahead
     prompt_rows: int
     free_rows: int
     spare_rows: int = 0
     beside_s: float = 0.0
-    limit_s: Callable[[float], float] = unlimited
+    gap_s: Callable[[float], float] = unlimited
 
     @property
     def rows(self) -> int:
@@ -164,30 +164,32 @@ def choose(
     token for so many sequences.
 
     The likeliest rows first, so of all ways to spend n rows only the best one is looked at; the
-    cost need not be monotonic in n. Numbers of guesses with which the step takes longer than it may
-    are left out.
+    cost need not be monotonic in n. Left out are numbers of guesses with which some sequence would
+    get its tokens too slowly: those of others do not help it.
     """
     plain_s = plain.seconds(cost)
     if plain_s <= 0 or plain.free_rows < 1:
         return NOTHING
     rows = [row for offer in offers for row in _rows(offer)]
     if len(offers) > 1:
-        rows.sort(key=_gain, reverse=True)  # stable: a sequence's own rows stay in order
+        rows.sort(key=_likeliest)
     rows = rows[: plain.free_rows]
     plain_rate = plain.rows / plain_s
-    limit_s = plain.limit_s(plain_s - plain.beside_s) + plain.beside_s
+    gap_s = max(plain_s, plain.gap_s(plain_s))
     best, best_rate = 0, plain_rate
     expected, drafting_s = float(plain.rows), 0.0
     drafted: dict[int, int] = {}
+    gains: dict[str, float] = {}
     for count, (gain, depth, offer) in enumerate(rows, 1):
         expected += gain
+        gains[offer.id] = gains.get(offer.id, 0.0) + gain
         if offer.drafted:
             beside = drafted.get(depth, 0)
             drafted[depth] = beside + 1
             drafting_s += draft_s(beside + 1) - (draft_s(beside) if beside else 0.0)
         is_spare = count <= plain.spare_rows and not drafting_s
         step_s = plain_s if is_spare else plain.seconds(cost, count) + drafting_s
-        if step_s > limit_s and not is_spare:
+        if step_s > gap_s * _least_tokens(gains, plain.ahead.decodes):
             continue
         rate = expected / step_s
         margin = SPARE_MARGIN if is_spare else MARGIN
@@ -198,7 +200,15 @@ def choose(
 
 def best_case(plain: Plain, cost: StepCost) -> Choice:
     """What guesses that are always right would bring; NOTHING: not even they would pay."""
-    return choose([Offer("", (1.0,) * plain.free_rows)], plain, cost)
+    decodes = max(1, plain.ahead.decodes)
+    each = -(-plain.free_rows // decodes)
+    return choose([Offer(str(k), (1.0,) * each) for k in range(decodes)], plain, cost)
+
+
+def _least_tokens(gains: Mapping[str, float], decodes: int) -> float:
+    """That the step is expected to give the sequence which gets the fewest. gains: of those that
+    guess."""
+    return 1.0 + min(gains.values()) if len(gains) >= decodes else 1.0
 
 
 def _rows(offer: Offer) -> Iterator[_Row]:
@@ -208,8 +218,10 @@ def _rows(offer: Offer) -> Iterator[_Row]:
         yield gain, depth, offer
 
 
-def _gain(row: _Row) -> float:
-    return row[0]
+def _likeliest(row: _Row) -> tuple[float, int]:
+    """First; of equals everybody's next token before anybody's second: a sequence's own rows stay
+    in order."""
+    return -row[0], row[1]
 
 
 def _lengths(rows: Items[_Row]) -> dict[str, int]:

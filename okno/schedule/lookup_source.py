@@ -14,6 +14,7 @@ from okno.schedule.lookup import Guess, Lookup
 from okno.schedule.sequence import Sequence
 
 LONGEST_GUESS = 16
+SHORT_GUESS, GUESSED_ROWS = 3, 48  # of one of many sequences; of all together, about
 LOOKED_AT = 16  # sequences in one step at most
 IN_TURN = 4  # of those whose text did not repeat itself
 EXPECTED = tuple(level / (level + 3.0) for level in range(LEVELS))
@@ -50,12 +51,13 @@ class LookupSource:
         """What the text of some of them offers, by id; a long prompt is indexed in pieces first."""
         self.guesses = {}
         offers = {}
+        most = min(LONGEST_GUESS, max(SHORT_GUESS, GUESSED_ROWS // max(1, len(sequences))))
         for sequence in self._looked_at(sequences):
             followed = self._of(sequence)
             if not followed.lookup.follow(sequence.known.view()):
                 continue
             room = sequence.max_tokens - len(sequence.known) - 1
-            guess = followed.lookup.guess(min(LONGEST_GUESS, room))
+            guess = followed.lookup.guess(min(most, room))
             if guess is not None:
                 self.guesses[sequence.id] = guess
                 chances = followed.acceptance.chances(guess.level, len(guess.tokens))

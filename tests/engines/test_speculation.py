@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,14 +29,21 @@ from okno.engines.protocol import Events, FromWorker, ResizeCounts, Submit
 from okno.engines.resizing import ResizeJob, carry_out
 from okno.engines.sandbox import Sandbox
 from okno.engines.scripted import ScriptedEngine
-from okno.engines.speculation import PLAIN_EVERY, Speculation, speculation_for
+from okno.engines.speculation import (
+    IN_VAIN,
+    LOOKED_EVERY,
+    PLAIN_EVERY,
+    Speculation,
+    speculation_for,
+)
 from okno.engines.tally import Drafts
 from okno.schedule.cost import Ahead
 from okno.schedule.drafting import Account
+from okno.schedule.lookup_source import LookupSource
 from okno.schedule.pacer import Pacer, Target
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence as TokenSequence
-from okno.schedule.step import Limits, Step, Truncate
+from okno.schedule.step import Limits, Sampled, Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
 
@@ -51,11 +59,11 @@ class Flat:
         return 1.0
 
 
-class Slow:
-    """3 seconds a step and a quarter of one a row."""
+class Barely:
+    """Guesses that are right for certain would pay, others not."""
 
     def seconds(self, ahead: Ahead, prompt_rows: int, guesses: int = 0) -> float:
-        return 3.0 + 0.25 * (ahead.decodes + prompt_rows + guesses)
+        return 1.0 if not guesses else 14.0 if guesses >= 16 * ahead.decodes else 100.0
 
 
 class Steep:
@@ -178,35 +186,51 @@ def test_now_and_then_a_step_goes_without_guesses() -> None:
 
 
 def test_what_a_step_takes_beside_its_engine_is_learnt() -> None:
-    """Each step takes a second more than what is told of it; one that met something else, an hour,
-    counts as a few."""
+    """The first step of a worker is slow; one that met something else, an hour, counts as a few."""
     speculation = Speculation(ScriptedEngine(SCRIPTED).window, clock=CLOCK, cost=Steep())
     scheduler = Scheduler(Limits(1, 1, 64))
     scheduler.add(TokenSequence("a", range(4), max_tokens=9))
+    prompt = scheduler.schedule(8)
+    speculation.learn(prompt, {})
+    speculation.took(99.0, 1.0)
+    assert speculation._beside_s == 0.0, "a step of prompts says nothing"
+    scheduler.update(prompt, {"a": Sampled((7,))})
     speculation.learn(scheduler.schedule(8), {})
-    for seconds in (3.0, 3.0, 3600.0):
+    for seconds in (9.0, 3.0, 3.0, 3.0, 3.0, 3600.0):
         speculation.took(seconds, 2.0)
-        assert 1.0 <= speculation._beside_s < 1.5
+    assert 1.0 <= speculation._beside_s < 1.5
     for _ in range(60):
         speculation.took(2.5, 2.0)
     assert speculation._beside_s == pytest.approx(0.5, rel=0.01)
 
 
-def test_guesses_keep_the_target_gap() -> None:
-    """3.25 s without guesses, and 0.25 s for each: 4 s between tokens leave room for three."""
-    engine = ScriptedEngine(SCRIPTED)
-    speculation = Speculation(engine.window, clock=CLOCK, cost=Slow(), target=Target(4.0))
-    bench = Bench(engine, speculation)
-    seen = []
-    execute = engine.execute
+@pytest.mark.parametrize(("target_s", "gap_s"), [(4.0, 4.0), (0.0, math.inf), (None, 1.5)])
+def test_the_gap_that_guesses_of_others_may_cost(target_s: float | None, gap_s: float) -> None:
+    window = ScriptedEngine(SCRIPTED).window
+    speculation = Speculation(window, clock=CLOCK, cost=Steep(), target=Target(target_s))
+    scheduler = Scheduler(Limits(1, 1, 64))
+    scheduler.add(TokenSequence("a", range(4), max_tokens=9))
+    assert speculation._plain(scheduler, scheduler.ahead(), 8).gap_s(1.0) == gap_s
 
-    def watched(step: Step) -> Any:
-        seen.append(sum(len(span.drafts) for span in step.spans))
-        return execute(step)
 
-    engine.execute = watched  # type: ignore[method-assign]
-    bench.run(requests("long 77"))
-    assert max(seen) == 3
+def test_many_texts_that_offer_nothing_are_looked_at_in_one_step_of_four(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: dict[int, int] = {}
+    offers = LookupSource.offers
+
+    def counted(source: LookupSource, sequences: Any) -> Any:
+        looks[len(sequences)] = looks.get(len(sequences), 0) + 1
+        return offers(source, sequences)
+
+    monkeypatch.setattr(LookupSource, "offers", counted)
+    for streams in (4, 8):
+        engine = ScriptedEngine(options(SCRIPTED, batch_size=8, step_tokens=256))
+        speculation = Speculation(engine.window, clock=CLOCK, cost=Barely())
+        Bench(engine, speculation).run(requests(*["long 77"] * streams))
+        assert speculation.counts.checked == 0
+    assert looks[4] > 60
+    assert IN_VAIN < looks[8] < IN_VAIN + 77 / LOOKED_EVERY + 2
 
 
 def test_without_a_cost_it_learns_its_own() -> None:

@@ -117,7 +117,7 @@ def test_rows_that_cost_their_share_are_not_worth_a_guess() -> None:
 
 def test_spare_rows_take_any_guess_that_has_a_chance() -> None:
     """They would be filled with nothing: a chance of 0.3 beside two rows is worth it there only."""
-    offers = [Offer("a", (0.3, 0.1, 0.05)), Offer("b", (0.03,))]
+    offers = [Offer("a", (0.3, 0.1, 0.05)), Offer("b", (0.02,))]
     cost = linear(0.5, 0.5)
     with_two = Plain(Ahead(decodes=2), 0, 16, spare_rows=2)
     assert choose(offers, plain(2), cost) is NOTHING
@@ -132,18 +132,28 @@ def test_what_passes_beside_the_engine_is_saved_by_guesses_too() -> None:
     assert choose([offer], beside, cost).lengths == {"a": 1}
 
 
-def test_no_step_with_guesses_takes_longer_than_it_may() -> None:
-    offer, cost = Offer("a", (1.0,) * 12), linear(0.05, 0.01)  # 0.06 s without guesses
-    assert choose([offer], plain(), cost).lengths == {"a": 12}
+def test_who_guesses_nothing_gets_its_tokens_nearly_as_soon() -> None:
+    """Each guess stretches the step of 0.06 s by 0.01; 0.1 s is what a token may take."""
+    offer, cost = Offer("a", (1.0,) * 12), linear(0.05, 0.01)
+    alone = plain(1), Plain(Ahead(decodes=1), 0, 16, gap_s=lambda _: 0.1)
+    assert [choose([offer], one, cost).lengths for one in alone] == [{"a": 12}] * 2
+    beside = Plain(Ahead(decodes=2), 0, 16, gap_s=lambda _: 0.1)
+    assert choose([offer], plain(2), cost).lengths == {"a": 12}
+    assert choose([offer], beside, cost).lengths == {"a": 3}
+    both = [Offer("a", (0.9,) * 3), Offer("b", (0.8,) * 3)]
+    assert choose(both, beside, cost).lengths == {"a": 3, "b": 3}, "2.9 tokens in 0.13 s"
 
-    def tenth(plain_s: float) -> float:
-        assert plain_s == pytest.approx(0.06)
-        return 0.1
 
-    limited = Plain(Ahead(decodes=1), 0, 16, beside_s=0.5, limit_s=tenth)
-    assert choose([offer], limited, cost).lengths == {"a": 4}
-    dent = Table([0.06, 0.2, 0.2, 0.07])  # a number beyond the ones that take too long
-    assert choose([offer], limited, dent).lengths == {"a": 12}
+def test_numbers_of_guesses_beyond_those_that_take_too_long_are_tried() -> None:
+    dent = Table([0.06, 0.06, 0.2, 0.2, 0.07])
+    beside = Plain(Ahead(decodes=2), 0, 16, gap_s=lambda _: 0.1)
+    assert choose([Offer("a", (1.0,) * 12)], beside, dent).lengths == {"a": 12}
+
+
+def test_a_gap_that_is_missed_without_guesses_too_is_no_reason_against_them() -> None:
+    """13 B on two cores: a step of 0.4 s; sixteen tokens in one of 2 s are what was asked for."""
+    missed = Plain(Ahead(decodes=1), 0, 16, gap_s=lambda _: 0.3)
+    assert choose([Offer("a", (0.97,) * 15)], missed, linear(0.3, 0.1)).lengths["a"] > 4
 
 
 def test_a_guess_ends_where_its_next_row_does_not_pay() -> None:
