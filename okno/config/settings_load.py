@@ -178,9 +178,10 @@ class LoadSettings(Part):
         Auto,
         Flag(
             ("--target-itl",), WINDOW,
-            "seconds between two tokens that the prompts of others may cost",
-            "Prompts advance in pieces that keep it. auto: 0.3, more where pieces so small would "
-            "slow prompts down by half. 0: no limit.",
+            "seconds between two tokens that the prompts and guesses of others may cost",
+            "Prompts advance in pieces that keep it, guesses are as many as keep it on average. "
+            "auto: 0.3, more where pieces so small would slow prompts down to a third; for guesses "
+            "half more than without. 0: no limit.",
             metavar="SECONDS|auto",
         ),
     ] = None  # fmt: skip
