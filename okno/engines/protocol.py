@@ -30,8 +30,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     swap_bytes: host memory for states that lose their cells (None: auto).
     prefer, max_ttft_s, min_tok_s steer `auto`; target_itl_s: the gap between tokens that prompts
     and guesses of others may cost (None: auto, 0: no limit); calibration (core/calibration.py, as
-    JSON), refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this machine
-    and model, None: nothing yet. trace: send the record of every step.
+    JSON), refinement (plan/refine.py, as JSON) and process_bytes are what was learnt of this
+    machine and model, None: nothing yet. trace: send the record of every step.
     speculate: who guesses next tokens; draft_path: a draft model's file, empty: none; it guesses at
     most draft_tokens at once. adapters: GGUF files of LoRA, all applied to all that is computed.
     """
