@@ -1,7 +1,8 @@
 """Keeping the pool short while the loop runs: when to do what schedule/tidy.py finds.
 
 While nothing runs, a sequence at a time, with a look at what has arrived in between. Beside live
-sequences only where the steps soon win back the time: looked at every few steps.
+sequences only where the steps soon win back the time or have lost as much already: looked at every
+few steps.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from okno.engines.engine import Engine
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.step import Step
-from okno.schedule.tidy import next_to_tidy, pays, tidy
+from okno.schedule.tidy import lost_s, next_to_tidy, pays, tidy
 
 CALM_S = 0.1  # without work, before the pool is tidied: the next turn may be on its way
 LOOK_EVERY = 16  # steps
@@ -28,7 +29,8 @@ class Tidier:
         self._engine = engine
         self._clock = clock
         self._byte_s = FIRST_GUESS_BYTE_S
-        self._steps = 0
+        self._steps = self._looked = 0
+        self._lost_s = 0.0
         self._live: frozenset[str] = frozenset()
         self._under_way = False
 
@@ -42,13 +44,21 @@ class Tidier:
         self._steps += 1
         live = frozenset(scheduler.live)
         if not self._under_way and (live != self._live or self._steps % LOOK_EVERY == 0):
-            self._under_way = pays(scheduler, self._engine.learner, self._byte_s)
+            self._look(scheduler)
         self._live = live
         until_s = self._clock() + SHARE_OF_STEP * step_s
         while self._under_way:
             self._under_way = self._piece(scheduler)
             if self._clock() >= until_s:
                 return
+
+    def _look(self, scheduler: Scheduler) -> None:
+        """Whether tidying pays now; the steps since the last look lost what one would lose now."""
+        each_s = lost_s(scheduler, self._engine.learner)
+        before_s = self._lost_s + each_s * (self._steps - self._looked) if each_s else 0.0
+        self._under_way = pays(scheduler, each_s, before_s, self._byte_s)
+        self._lost_s = 0.0 if self._under_way else before_s
+        self._looked = self._steps
 
     def _piece(self, scheduler: Scheduler) -> bool:
         piece = next_to_tidy(scheduler)

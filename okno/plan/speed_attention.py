@@ -91,7 +91,8 @@ class Attention:
             cell_s = at(cost.plain, batch.n_rows) * batch.n_rows * walked
         elif batch.n_rows == 1:
             seen = _seen(batch, layers.window)
-            cell_s = at(cost.alone, seen) * split_cells(seen, walked, self.threads)
+            full = split_cells(seen, walked, self.threads)
+            cell_s = at(cost.alone, seen) * full + cost.skip_s * (walked - full)
         elif cost.tiled is not None and batch.n_rows >= TILE:
             cell_s = self._tiled_s(cost.tiled, batch, walked)
         else:

@@ -48,16 +48,24 @@ def tidy(scheduler: Scheduler, piece: Piece) -> None:
         scheduler.cache.pack(piece.sequence)
 
 
-def pays(scheduler: Scheduler, cost: StepCost, byte_s: float) -> bool:
-    """Beside live sequences: the steps get faster by what all the copying takes within
-    PAYS_WITHIN_STEPS of them. byte_s: seconds to copy a byte, one way."""
+def lost_s(scheduler: Scheduler, cost: StepCost) -> float:
+    """Seconds that the next step takes longer for cells that nobody in it reads."""
     if not _excess_cells(scheduler):
-        return False
+        return 0.0
     ahead = scheduler.ahead()
     rows = min(PROMPT_ROWS, ahead.prompt_tokens)
-    now_s = cost.seconds(ahead, rows)
-    then_s = cost.seconds(replace(ahead, used_cells=_live_cells(scheduler)), rows)
-    return _copied_bytes(scheduler) * byte_s < PAYS_WITHIN_STEPS * (now_s - then_s)
+    short = replace(ahead, used_cells=_live_cells(scheduler))
+    return max(0.0, cost.seconds(ahead, rows) - cost.seconds(short, rows))
+
+
+def pays(scheduler: Scheduler, each_s: float, before_s: float, byte_s: float) -> bool:
+    """Beside live sequences: what PAYS_WITHIN_STEPS more steps lose, each_s each, and the steps
+    before have lost, before_s, is more than all the copying takes. So a load that goes on loses
+    at most about twice what moving at the best moment would have cost it. byte_s: seconds to copy
+    a byte, one way."""
+    if not each_s:
+        return False
+    return _copied_bytes(scheduler) * byte_s < PAYS_WITHIN_STEPS * each_s + before_s
 
 
 def _live_cells(scheduler: Scheduler) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from okno.schedule.cost import Ahead
 from okno.schedule.step import Limits, Restore, Share
-from okno.schedule.tidy import next_to_tidy, pays, tidy
+from okno.schedule.tidy import lost_s, next_to_tidy, pays, tidy
 from tests.schedule.mirror import check_books
 from tests.schedule.run import Run, alone
 
@@ -200,10 +200,14 @@ def test_beside_live_sequences_it_has_to_pay() -> None:
     run.add("live", [9] * 20, answer=40)
     for _ in range(3):
         run.step()
-    assert pays(run.scheduler, Walk(1e-6), byte_s=1e-7)
-    assert not pays(run.scheduler, Walk(1e-6), byte_s=1e-3)
+    each_s = lost_s(run.scheduler, Walk(1e-6))
+    assert each_s > 0
+    assert pays(run.scheduler, each_s, before_s=0.0, byte_s=1e-7)
+    assert not pays(run.scheduler, each_s, before_s=0.0, byte_s=1e-3)
+    assert pays(run.scheduler, each_s, before_s=1.0, byte_s=1e-3)
     tidy_all(run)
-    assert not pays(run.scheduler, Walk(1e-6), byte_s=1e-7)
+    assert lost_s(run.scheduler, Walk(1e-6)) == 0
+    assert not pays(run.scheduler, 0.0, before_s=1.0, byte_s=1e-7)
     assert run.scheduler.pool.end < 32
     run.finish()
     assert run.done["live"] == alone([9] * 20, 40)
