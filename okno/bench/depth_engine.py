@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from okno.bench.depth_job import Job
 from okno.bench.depth_math import Ids, Logits
-from okno.bench.raw import RawOptions
 from okno.core.errors import DoesNotFit, EngineFailed, ModelUnusable
 from okno.core.window import KVType
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems
 from okno.engines.llama_numbers import FLASH, KV_TYPES
+from okno.engines.llama_threads import threads_for
 from okno.engines.llama_vocab import vocabulary_of_model
 from okno.engines.protocol import WorkerOptions
 from okno.schedule.step import Span
@@ -50,7 +50,7 @@ class DepthModel:
         self.model = model
         self.vocab = vocabulary_of_model(model.pointer, Path(path))
         self.job = job
-        self.threads = RawOptions(threads=job.threads).n_threads(model.size_bytes)
+        self.threads = threads_for(model.size_bytes, job.threads)
         self.rows = max(MIN_ROWS, min(MAX_ROWS, LOGITS_BYTES // (4 * self.vocab.n_tokens)))
 
     @property
@@ -70,7 +70,7 @@ class Reader:
         params.n_ctx = ctx
         params.n_batch = params.n_ubatch = params.n_outputs_max = model.rows
         params.n_seq_max = 1
-        params.n_threads = params.n_threads_batch = model.threads
+        model.threads.apply_to(params)
         params.type_k = params.type_v = KV_TYPES[kv_type]
         params.flash_attn_type = FLASH[model.job.flash_attention]
         params.swa_full = False

@@ -22,9 +22,8 @@ from okno.core.load import FlashAttention
 from okno.engines.amx import settle_amx
 from okno.engines.llama_model import recent_log, start_backend
 from okno.engines.llama_numbers import FLASH
-from okno.engines.llamacpp import SMALL_MODEL_BYTES
+from okno.engines.llama_threads import Threads, threads_for
 from okno.engines.protocol import WorkerOptions
-from okno.inspect.cpu import usable_cores
 
 DEFAULTS = WorkerOptions(model_path="", name="")
 Floats = npt.NDArray[np.float32]
@@ -50,10 +49,6 @@ class RawOptions:
     embeddings: bool = False
     kv_f32: bool = False
     repack: bool = True
-
-    def n_threads(self, model_bytes: int) -> int:
-        """Threads for a model of this size (engines/llamacpp.py has the reason for one)."""
-        return self.threads or (1 if model_bytes < SMALL_MODEL_BYTES else usable_cores())
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +136,8 @@ def open_raw(path: Path, options: RawOptions | None = None) -> Iterator[RawEngin
     model = lib.llama_model_load_from_file(str(path).encode(), _model_params(path, options))
     if not model:
         raise ModelUnusable(f"llama.cpp cannot load {path}: {' | '.join(recent_log(3))}")
-    n_threads = options.n_threads(lib.llama_model_size(model))
-    context = lib.llama_init_from_model(model, _context_params(options, n_threads))
+    threads = threads_for(lib.llama_model_size(model), options.threads)
+    context = lib.llama_init_from_model(model, _context_params(options, threads))
     if not context:
         lib.llama_model_free(model)
         raise DoesNotFit(f"No context of {options.n_seq} x {options.ctx} tokens for {path}.")
@@ -161,12 +156,12 @@ def _model_params(path: Path, options: RawOptions) -> lib.llama_model_params:
     return params
 
 
-def _context_params(options: RawOptions, n_threads: int) -> lib.llama_context_params:
+def _context_params(options: RawOptions, threads: Threads) -> lib.llama_context_params:
     params = lib.llama_context_default_params()
     params.n_ctx = options.ctx * options.n_seq
     params.n_seq_max = options.n_seq
     params.n_batch = params.n_ubatch = options.step_tokens
-    params.n_threads = params.n_threads_batch = n_threads
+    threads.apply_to(params)
     params.flash_attn_type = FLASH[options.flash_attention]
     params.kv_unified = options.kv_unified
     params.swa_full = False

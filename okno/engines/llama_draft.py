@@ -26,6 +26,7 @@ from okno.engines.engine import EngineBroken
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems
 from okno.engines.llama_numbers import FLASH
+from okno.engines.llama_threads import Threads, threads_for
 from okno.engines.llama_transfer import replaced
 from okno.engines.llama_vocab import LlamaVocabulary
 from okno.engines.protocol import WorkerOptions
@@ -56,9 +57,7 @@ class LlamaDraft:
     """drafter.Drafter. Raises BadSetting for a model that cannot draft for `vocab`, ModelUnusable,
     DoesNotFit."""
 
-    def __init__(
-        self, options: WorkerOptions, window: Window, vocab: LlamaVocabulary, threads: int
-    ) -> None:
+    def __init__(self, options: WorkerOptions, window: Window, vocab: LlamaVocabulary) -> None:
         model = LlamaModel(
             msgspec.structs.replace(options, model_path=options.draft_path), lambda _fraction: None
         )
@@ -68,11 +67,12 @@ class LlamaDraft:
         self.size_bytes = model.size_bytes
         self._model = model
         self._n_own, self._n_common = own_vocab.n_tokens, min(own_vocab.n_tokens, vocab.n_tokens)
-        self._options, self._threads = options, threads
+        self._options = options
+        self._threads = threads_for(model.size_bytes, options.threads)
         self._context: lib.llama_context_p | None = None
         self._held: dict[str, _Held] = {}
         self._cost = RowCost()
-        self._use(_open_context(model, window, options, threads), window)
+        self._use(_open_context(model, window, options, self._threads), window)
 
     def follow(self, load: Load) -> None:
         """See Drafter."""
@@ -258,13 +258,13 @@ def _check_cuts(model: LlamaModel, draft: str) -> None:
 
 
 def _open_context(
-    model: LlamaModel, window: Window, options: WorkerOptions, threads: int
+    model: LlamaModel, window: Window, options: WorkerOptions, threads: Threads
 ) -> lib.llama_context_p:
     params = lib.llama_context_default_params()
     params.n_ctx = (window.kv_pool_tokens + CELL_PAD - 1) // CELL_PAD * CELL_PAD
     params.n_batch = params.n_ubatch = window.step_tokens
     params.n_seq_max = params.n_outputs_max = window.batch_size
-    params.n_threads = params.n_threads_batch = threads
+    threads.apply_to(params)
     params.flash_attn_type = FLASH[options.flash_attention]
     params.kv_unified = True
     params.no_perf = True

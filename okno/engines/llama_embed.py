@@ -19,6 +19,7 @@ from okno.engines.engine import EngineBroken
 from okno.engines.llama_adapters import Adapters
 from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_model import LlamaModel, recent_log
+from okno.engines.llama_threads import Threads
 from okno.schedule.step import Span
 
 PIECE_TOKENS = 256
@@ -27,7 +28,9 @@ PIECE_TOKENS = 256
 class Embedder:
     """Vectors of n_embd float32. At most `max_tokens` per input, the window's ctx."""
 
-    def __init__(self, model: LlamaModel, adapters: Adapters, window: Window, threads: int) -> None:
+    def __init__(
+        self, model: LlamaModel, adapters: Adapters, window: Window, threads: Threads
+    ) -> None:
         self._pools = model.is_embedding_model
         self._n_embd = model.n_embd
         self.max_tokens = min(window.ctx, model.ctx_train) if self._pools else window.ctx
@@ -77,12 +80,12 @@ class Embedder:
         if status != 0:
             raise EngineBroken(f"embedding decode returned {status}: {recent_log(3)}")
 
-    def _open(self, model: LlamaModel, rows: int, threads: int) -> lib.llama_context_p:
+    def _open(self, model: LlamaModel, rows: int, threads: Threads) -> lib.llama_context_p:
         params = lib.llama_context_default_params()
         params.n_ctx = (self.max_tokens + 255) // 256 * 256
         params.n_batch = params.n_ubatch = rows
         params.n_seq_max = 1
-        params.n_threads = params.n_threads_batch = threads
+        threads.apply_to(params)
         params.embeddings = True
         params.pooling_type = model.pooling if self._pools else lib.LLAMA_POOLING_TYPE_NONE
         params.no_perf = True

@@ -29,6 +29,7 @@ from okno.engines.llama_batch import Batch, float_rows
 from okno.engines.llama_draft import fitting
 from okno.engines.llama_model import LlamaModel, recent_log, recent_problems
 from okno.engines.llama_numbers import FLASH
+from okno.engines.llama_threads import Threads
 from okno.engines.llama_transfer import replaced
 from okno.schedule.resize import Move
 from okno.schedule.row_cost import RowCost
@@ -63,7 +64,7 @@ class LlamaMtp:
 
     size_bytes = 0  # its weights count as the model's
 
-    def __init__(self, model: LlamaModel, load: Load, threads: int) -> None:
+    def __init__(self, model: LlamaModel, load: Load, threads: Threads) -> None:
         self._model, self._threads = model, threads
         self._width = int(lib.llama_model_n_embd_out(model.pointer))
         self._n_vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model.pointer)))
@@ -292,7 +293,7 @@ def _reaches(hidden: HiddenRows, n_known: int) -> bool:
     return hidden.first <= n_known - 2 < hidden.end
 
 
-def _open_context(model: LlamaModel, load: Load, threads: int) -> lib.llama_context_p:
+def _open_context(model: LlamaModel, load: Load, threads: Threads) -> lib.llama_context_p:
     sizes = head_sizes(load)
     params = lib.llama_context_default_params()
     params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP
@@ -300,7 +301,7 @@ def _open_context(model: LlamaModel, load: Load, threads: int) -> lib.llama_cont
     params.n_batch = params.n_ubatch = sizes.n_batch
     params.n_seq_max = sizes.n_seq_max
     params.n_outputs_max = sizes.n_outputs_max
-    params.n_threads = params.n_threads_batch = threads
+    threads.apply_to(params)
     params.flash_attn_type = FLASH[load.flash_attention]
     params.kv_unified = True
     params.no_perf = True

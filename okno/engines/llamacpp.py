@@ -31,10 +31,10 @@ from okno.engines.llama_numbers import FLASH, KV_TYPES, kv_type_named
 from okno.engines.llama_resize import LlamaResize
 from okno.engines.llama_slides import slides_back
 from okno.engines.llama_states import HostStates, host_bytes
+from okno.engines.llama_threads import threads_for
 from okno.engines.llama_vocab import LlamaVocabulary, vocabulary_of_model
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import changed_options
-from okno.inspect.cpu import usable_cores
 from okno.inspect.memory import free_memory, own_bytes
 from okno.plan.memory_sizes import NO_FLASH_ATTENTION
 from okno.schedule.step import (
@@ -51,7 +51,6 @@ from okno.schedule.step import (
 )
 
 TO_END = -1  # as a position: to the end of the sequence
-SMALL_MODEL_BYTES = 32 * 2**20
 WALK_CELLS = 256  # src/llama-kv-cache.cpp, get_n_kv
 
 
@@ -74,7 +73,7 @@ class LlamaCpp:
         self.adds_bos = self.vocab.adds_bos
         self.limits = _limits(self._model, chosen, options)
         self.facts = _facts(self._model, self.vocab, options)
-        self._threads = options.threads or _auto_threads(self._model.size_bytes)
+        self._threads = threads_for(self._model.size_bytes, options.threads)
         self._batch = Batch(self.window.step_tokens)
         self._states = HostStates()
         self._context: lib.llama_context_p | None = None
@@ -135,7 +134,7 @@ class LlamaCpp:
                 f"--draft is of no use to {self.facts.name}: models of type "
                 f"{self._model.architecture} cannot take a wrong guess back. Leave it out."
             )
-        return LlamaDraft(options, self.window, self.vocab, self._threads)
+        return LlamaDraft(options, self.window, self.vocab)
 
     def memory(self) -> MemoryUse:
         parts = [device.parts for device in self._planned.devices]
@@ -260,7 +259,7 @@ class LlamaCpp:
         params.n_batch = params.n_ubatch = sizes.n_batch
         params.n_seq_max = sizes.n_seq_max
         params.n_outputs_max = sizes.n_outputs_max
-        params.n_threads = params.n_threads_batch = self._threads
+        self._threads.apply_to(params)
         params.type_k = params.type_v = KV_TYPES[window.kv_type]
         params.flash_attn_type = FLASH[load.flash_attention]
         params.kv_unified = load.kv_unified
@@ -286,12 +285,6 @@ def on_accelerators(plan: MemoryPlan) -> dict[str, int]:
         for device in plan.devices
         if device.device != "cpu"
     }
-
-
-def _auto_threads(size_bytes: int) -> int:
-    """All usable cores; one for a model so small that waiting for the other threads after each
-    operation costs more than they bring (measured: docs/decisions.md)."""
-    return 1 if size_bytes < SMALL_MODEL_BYTES else usable_cores()
 
 
 def _checked_kv_type(options: WorkerOptions) -> KVType:
