@@ -43,6 +43,7 @@ WORDS = (
     "winter", "copper", "silver", "engine", "pencil", "basket", "candle", "mirror", "hammer",
     "ladder", "blanket", "forest", "harbour", "island", "kettle", "lantern",
 )  # fmt: skip
+NAMES = ("total", "count", "index", "value", "name", "result", "size", "data")
 MOST_STEPS = 2048  # the server keeps
 Json = dict[str, Any]
 Work = Callable[[Address], Coroutine[None, None, "Rate"]]
@@ -51,43 +52,66 @@ Work = Callable[[Address], Coroutine[None, None, "Rate"]]
 @dataclass(frozen=True)
 class Rate:
     """Tokens after the first, and the seconds they took. together: tokens/s while all streams
-    decoded."""
+    decoded. right: answers that are what was asked for, to the letter."""
 
     tokens: int
     seconds: float
     together: float | None = None
+    right: int = 0
 
     @property
     def tokens_per_s(self) -> float:
         return self.tokens / self.seconds
 
 
-def copies_and_edits(count: int, seed: int = 5) -> list[str]:
-    """Messages whose answer says again most of what they say, in wordings the demo model knows."""
+def copies_and_edits(count: int, seed: int = 5) -> list[tuple[str, str]]:
+    """Messages, and the answers they ask for, which say again most of what the messages say: what
+    the demo model was taught, in the lengths it was taught (docs/demo-model.md)."""
     rng, found = random.Random(seed), []
     for number in range(count):
-        words = rng.sample(WORDS, 20)
-        lines = [f"{name} = load({name}_{rng.randint(10, 99)}, size={rng.randint(2, 9)})"
-                 for name in words[:8]]  # fmt: skip
+        words = rng.sample(WORDS, 8)
         kind = number % 4
         if kind == 0:
-            found.append("Copy this list:\n" + "\n".join(words))
+            answer = "\n".join(f"- {word}" for word in words)
+            found.append((f"Copy this list:\n{answer}", answer))
         elif kind == 1:
-            found.append("Copy this:\n" + "\n".join(lines))
+            answer = code(rng)
+            found.append((f"Copy this:\n{answer}", answer))
         elif kind == 2:
-            found.append(f"Replace {words[3]} with {words[-1]}: {', '.join(words[:-1])}")
+            items, (old, new) = words[:6], (words[3], words[-1])
+            answer = ", ".join(new if item == old else item for item in items)
+            found.append((f"Replace {old} with {new}: {', '.join(items)}", answer))
         else:
-            found.append(f"Repeat this line: {' '.join(words)}")
+            answer = ", ".join(words)
+            found.append((f"Repeat this line: {answer}", answer))
     return found
+
+
+def code(rng: random.Random) -> str:
+    """Five lines."""
+    names = rng.sample(NAMES, len(NAMES))
+    return "\n".join(
+        [
+            f"{names[0]} = load({names[1]}, {rng.randint(0, 99)})",
+            f"for {names[2]} in range({rng.randint(0, 99)}):",
+            f"{names[3]} = {names[4]} + {rng.randint(0, 99)}",
+            f"if {names[5]} > {rng.randint(0, 999)}:",
+            f"return {names[6]} * {names[7]}",
+        ]
+    )
 
 
 async def copy_edit(address: Address, count: int) -> Rate:
     """One stream, one message after the other."""
     rates = []
-    for message in copies_and_edits(count):
+    for message, answer in copies_and_edits(count):
         body = {"messages": [{"role": "user", "content": message}], "max_tokens": 160}
-        rates.append(await streamed(address, "/v1/chat/completions", body))
-    return Rate(sum(rate.tokens for rate in rates), sum(rate.seconds for rate in rates))
+        rates.append(await streamed(address, "/v1/chat/completions", body, answer))
+    return Rate(
+        sum(rate.tokens for rate in rates),
+        sum(rate.seconds for rate in rates),
+        right=sum(rate.right for rate in rates),
+    )
 
 
 async def ordinary(address: Address, streams: int, tokens: int, n_vocab: int) -> Rate:
@@ -123,10 +147,13 @@ async def steps(address: Address, last: int) -> Json:
     return cast("Json", json.loads(body))
 
 
-async def streamed(address: Address, path: str, body: dict[str, object]) -> Rate:
-    """One streamed answer. Raises RuntimeError when the server refuses or fails."""
+async def streamed(
+    address: Address, path: str, body: dict[str, object], wanted: str | None = None
+) -> Rate:
+    """One streamed answer; is it `wanted`? Raises RuntimeError when the server refuses or fails."""
     first = last = 0.0
     tokens = 0
+    text = ""
     settings = {"temperature": 0, "stream": True} | body
     exchange = await Exchange.open(address, "POST", path, settings)
     if await exchange.status() != 200:
@@ -134,12 +161,13 @@ async def streamed(address: Address, path: str, body: dict[str, object]) -> Rate
     async for event in exchange.events():
         if "error" in event:
             raise RuntimeError(f"the stream failed: {event['error']}")
-        if delta_text(event):
+        if delta := delta_text(event):
+            text += delta
             last = time.perf_counter()
             first = first or last
         tokens = event.get("timings", {}).get("predicted_n", tokens)
     await exchange.close()
-    return Rate(tokens - 1, last - first)
+    return Rate(tokens - 1, last - first, right=text == wanted)
 
 
 async def measure(options: argparse.Namespace) -> dict[str, list[tuple[Rate, Rate]]]:
@@ -228,10 +256,13 @@ def report(found: dict[str, list[tuple[Rate, Rate]]], options: argparse.Namespac
              f"{whole_off:.1f}", f"{whole_on:.1f}", f"{whole_ratio:.2f}"]
         )  # fmt: skip
     verdict = f"Missed: {'; '.join(missed)}." if missed else "Every goal is reached."
+    right = [rate.right for name, pairs in found.items() if name.startswith("copy")
+             for pair in pairs for rate in pair]  # fmt: skip
     drafting = f", draft model {options.draft}" if options.draft else ""
     return (
         "# Speculation\n\n"
-        f"{verdict} Copies and edits: model {options.copy_model}, {options.messages} messages; "
+        f"{verdict} Copies and edits: model {options.copy_model}, {options.messages} messages, "
+        f"at least {min(right)} of their answers exactly right; "
         f"ordinary text: model {options.model}, {options.tokens} tokens a stream{drafting}. "
         f"Medians of {options.repetitions} pairs; the ratio is the median of the pairs' ratios.\n\n"
         f"{environment()}\n" + table(HEADINGS, rows)
