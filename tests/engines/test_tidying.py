@@ -13,7 +13,7 @@ from okno.core.request import Message, Prompt
 from okno.engines.learning import RowLearner
 from okno.engines.llama_model import recent_log
 from okno.engines.llamacpp import LlamaCpp
-from okno.engines.tidying import Tidier
+from okno.engines.tidying import FIRST_GUESS_BYTE_S, LOOK_EVERY, Tidier
 from okno.schedule.cost import Ahead
 from okno.schedule.step import Restore, Truncate
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
@@ -157,24 +157,49 @@ async def test_a_conversation_is_found_in_host_memory_when_it_comes_back() -> No
 class WalkPrice(RowLearner):
     """Steps cost what they walk: a second for each million cells."""
 
+    cell_s: float = 1e-6
+
     def seconds(self, ahead: Ahead, prompt_rows: int) -> float:
-        return 1e-6 * ahead.used_cells
+        return self.cell_s * ahead.used_cells
+
+
+def beside_three_parked(engine: LlamaCpp) -> Decoding:
+    """One sequence decodes."""
+    decoding = fresh(engine)
+    made = prompts(engine, 4, 150)
+    for k, prompt in enumerate(made[:3]):
+        decoding.add(f"r{k}", prompt, 6)
+        decoding.finish()
+    decoding.add("live", made[3], 100)
+    return decoding
 
 
 @pytest.mark.parametrize("walking_costs", [True, False])
 def test_beside_a_live_sequence_the_pool_is_tidied_where_that_pays(
     engine: LlamaCpp, walking_costs: bool
 ) -> None:
-    decoding = fresh(engine)
     engine.learner = WalkPrice() if walking_costs else RowLearner()
-    made = prompts(engine, 4, 150)
-    for k, prompt in enumerate(made[:3]):
-        decoding.add(f"r{k}", prompt, 6)
-        decoding.finish()
-    decoding.add("live", made[3], 100)
+    decoding = beside_three_parked(engine)
     tidier = Tidier(engine, lambda: 0.0)  # copying takes no time
     while len(decoding.texts["live"]) < 90:
         decoding.step()
         tidier.beside(decoding.scheduler, step_s=0.0)
     moved = len(decoding.scheduler.host.held)
     assert (moved, used_end() < 300) == ((3, True) if walking_costs else (0, False))
+
+
+def test_a_load_that_goes_on_moves_what_would_not_pay_soon(engine: LlamaCpp) -> None:
+    """What 32 steps lose is what moving all that is parked takes: not won back in 16, but not to
+    be lost for ever."""
+    decoding = beside_three_parked(engine)
+    scheduler = decoding.scheduler
+    stored = [scheduler.limits.stored_bytes(s.computed) for s in scheduler.parked.values()]
+    engine.learner = WalkPrice(cell_s=sum(stored) * FIRST_GUESS_BYTE_S / 32 / 512)
+    tidier = Tidier(engine, lambda: 0.0)
+    steps = 0
+    while not scheduler.host.held and len(decoding.texts.get("live", ())) < 90:
+        decoding.step()
+        steps += 1
+        tidier.beside(scheduler, step_s=0.0)
+    assert scheduler.host.held
+    assert steps > LOOK_EVERY, "before anything was lost"

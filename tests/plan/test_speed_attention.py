@@ -111,3 +111,12 @@ def test_no_share_is_better_than_an_even_one(total: int, threads: int) -> None:
 def test_fragments_never_save_time(rows: int, n_head: int, threads: int) -> None:
     assert fragmentation(rows, n_head, threads) >= 1 - 1e-9
     assert np.isfinite(fragmentation(rows, n_head, threads))
+
+
+@pytest.mark.parametrize(("threads", "seen", "skipped"), [(1, 101, 923), (2, 202, 822)])
+def test_a_single_row_skips_the_cells_of_others(threads: int, seen: int, skipped: int) -> None:
+    """The threads split the pool; one of them may have all that the row sees."""
+    cost = AttentionCost("f16", 64, flat(7.0), flat(5.0), None, 0.25)
+    layers = AttentionLayers(1, 4, 2, 64.0, None)
+    found = Attention(layers, cost, threads).seconds(batch_of([Part(1, 1, 100)], 900))
+    assert found == pytest.approx(4 * (7.0 * seen + 0.25 * skipped))
