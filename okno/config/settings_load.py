@@ -220,7 +220,7 @@ class LoadSettings(Part):
         Auto,
         Flag(
             ("--threads", "-t"), ENGINE, "CPU threads",
-            "auto: every usable core; one for a tiny model.",
+            "auto: every usable core; one where a tiny model computes a single token.",
             metavar="N|auto",
         ),
     ] = None  # fmt: skip

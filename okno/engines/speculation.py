@@ -41,7 +41,6 @@ from okno.schedule.step import Sampled, Step
 DRAFTED_AT_ONCE = 16  # sequences that the draft model is asked about in one step
 PLAIN_EVERY = 32  # steps, of which one goes without guesses, to measure what that takes
 STRANGE = 4.0  # times what was expected
-SLOWED = 1.5  # times what a token takes without guesses, for a sequence that has none
 FIRST_STEPS = 5
 NEWEST = 0.1  # the share of the newest step in what passes beside the engine
 FEW = 4  # sequences: their texts are looked at in every step
@@ -164,14 +163,12 @@ class Speculation:
             free = min(free, scheduler.limits.outputs - len(live))
         free = max(0, free)
         spare = min(free, self._spare_rows(ahead, rows - decodes)) if free else 0
-        return Plain(ahead, rows - decodes, free, spare, self._beside_s, self._gap_s)
+        return Plain(ahead, rows - decodes, free, spare, self._beside_s, self._target_s)
 
-    def _gap_s(self, plain_s: float) -> float:
-        """How long a sequence may wait for a token while others check guesses: as long as was asked
-        for, else a little longer than without."""
-        if self._target.itl_s is None:
-            return SLOWED * plain_s
-        return self._target.itl_s or math.inf
+    @property
+    def _target_s(self) -> float | None:
+        """As Plain wants it; asked for with 0: no limit."""
+        return math.inf if self._target.itl_s == 0 else self._target.itl_s
 
     def _is_hopeless(self, plain: Plain) -> bool:
         """Not even guesses that are always right would pay beside so many rows."""

@@ -29,6 +29,7 @@ PRIOR_WEIGHT = 4.0
 LEAST_CHANCE = 0.05
 MARGIN = 1.2  # what is predicted to be so much faster is tried (docs/decisions.md)
 SPARE_MARGIN = 1.02  # in rows that cost nothing but their logits
+SLOWED = 1.5  # times what a token takes without guesses, for a sequence that has none
 
 ALLOWANCE = 0.02
 CREDIT_STEPS = 4
@@ -95,24 +96,19 @@ class Acceptance:
 # How many to check -------------------------------------------------------------------------------
 
 
-def unlimited(_plain_s: float) -> float:
-    """A token may take any time."""
-    return math.inf
-
-
 @dataclass(frozen=True, slots=True)
 class Plain:
     """The step without guesses. free_rows: that guesses may take at most. spare_rows: of these, at
     first, so many that would be filled with nothing otherwise, to make the step shorter. beside_s:
-    what passes beside what a StepCost tells, with guesses or without. gap_s: how long a sequence
-    may wait for a token on average, when the step takes so long without guesses."""
+    what passes beside what a StepCost tells, with guesses or without. target_s: how long a sequence
+    may wait for a token on average; None: SLOWED times as long as without guesses."""
 
     ahead: Ahead
     prompt_rows: int
     free_rows: int
     spare_rows: int = 0
     beside_s: float = 0.0
-    gap_s: Callable[[float], float] = unlimited
+    target_s: float | None = math.inf
 
     @property
     def rows(self) -> int:
@@ -175,7 +171,7 @@ def choose(
         rows.sort(key=_likeliest)
     rows = rows[: plain.free_rows]
     plain_rate = plain.rows / plain_s
-    gap_s = max(plain_s, plain.gap_s(plain_s))
+    gap_s = SLOWED * plain_s if plain.target_s is None else max(plain_s, plain.target_s)
     best, best_rate = 0, plain_rate
     expected, drafting_s = float(plain.rows), 0.0
     drafted: dict[int, int] = {}

@@ -28,8 +28,9 @@ from okno.engines.speculation import Speculation, speculation_for
 from okno.schedule.step import Copy, Span, Step, Truncate
 from tests.conftest import MakeModel
 from tests.engines.drive import ask_all, options, running
+from tests.engines.loop_bench import CLOCK, Answered, Bench, Flat, fresh
 from tests.engines.mtp_models import FIRST, N, successors, write_right_head
-from tests.engines.test_speculation import CLOCK, Answered, Bench, Flat, fresh, resized
+from tests.engines.test_draft_model import resized
 
 AFTER = successors()
 

@@ -16,7 +16,7 @@ from okno.engines.protocol import WorkerOptions
 from okno.engines.speculation import Speculation
 from tests.conftest import MakeModel
 from tests.engines.drive import options
-from tests.engines.test_speculation import CLOCK, Bench, Flat, fresh
+from tests.engines.loop_bench import CLOCK, Bench, Flat, fresh
 
 WINDOW = 64  # of the tiny shapes
 

@@ -135,24 +135,30 @@ def test_what_passes_beside_the_engine_is_saved_by_guesses_too() -> None:
 def test_who_guesses_nothing_gets_its_tokens_nearly_as_soon() -> None:
     """Each guess stretches the step of 0.06 s by 0.01; 0.1 s is what a token may take."""
     offer, cost = Offer("a", (1.0,) * 12), linear(0.05, 0.01)
-    alone = plain(1), Plain(Ahead(decodes=1), 0, 16, gap_s=lambda _: 0.1)
+    alone = plain(1), Plain(Ahead(decodes=1), 0, 16, target_s=0.1)
     assert [choose([offer], one, cost).lengths for one in alone] == [{"a": 12}] * 2
-    beside = Plain(Ahead(decodes=2), 0, 16, gap_s=lambda _: 0.1)
+    beside = Plain(Ahead(decodes=2), 0, 16, target_s=0.1)
     assert choose([offer], plain(2), cost).lengths == {"a": 12}
     assert choose([offer], beside, cost).lengths == {"a": 3}
     both = [Offer("a", (0.9,) * 3), Offer("b", (0.8,) * 3)]
     assert choose(both, beside, cost).lengths == {"a": 3, "b": 3}, "2.9 tokens in 0.13 s"
 
 
+def test_without_a_target_others_wait_half_as_long_again_at_most() -> None:
+    offer, cost = Offer("a", (1.0,) * 12), linear(0.05, 0.01)
+    beside = Plain(Ahead(decodes=2), 0, 16, target_s=None)
+    assert choose([offer], beside, cost).lengths == {"a": 3}, "0.07 s without, 0.105 at most"
+
+
 def test_numbers_of_guesses_beyond_those_that_take_too_long_are_tried() -> None:
     dent = Table([0.06, 0.06, 0.2, 0.2, 0.07])
-    beside = Plain(Ahead(decodes=2), 0, 16, gap_s=lambda _: 0.1)
+    beside = Plain(Ahead(decodes=2), 0, 16, target_s=0.1)
     assert choose([Offer("a", (1.0,) * 12)], beside, dent).lengths == {"a": 12}
 
 
 def test_a_gap_that_is_missed_without_guesses_too_is_no_reason_against_them() -> None:
     """13 B on two cores: a step of 0.4 s; sixteen tokens in one of 2 s are what was asked for."""
-    missed = Plain(Ahead(decodes=1), 0, 16, gap_s=lambda _: 0.3)
+    missed = Plain(Ahead(decodes=1), 0, 16, target_s=0.3)
     assert choose([Offer("a", (0.97,) * 15)], missed, linear(0.3, 0.1)).lengths["a"] > 4
 
 
