@@ -22,6 +22,7 @@ from okno.engines import draft_source
 from okno.engines.choice import choose_for
 from okno.engines.llama_breakdown import breakdown
 from okno.engines.llama_mtp import LlamaMtp
+from okno.engines.llama_threads import Threads
 from okno.engines.llamacpp import LlamaCpp
 from okno.engines.protocol import Submit, WorkerOptions
 from okno.engines.speculation import Speculation, speculation_for
@@ -355,7 +356,7 @@ def test_what_the_head_knew_before_a_resize_it_knows_after(make_model: MakeModel
     resized(Bench(engine, None), WindowChange(ctx=1024, batch_size=2))
     assert head.draft({"a": (text, 6)}) == before
     engine.execute_operations([Truncate(1, 0)])
-    late = LlamaMtp(engine.model, engine.load, 1)
+    late = LlamaMtp(engine.model, engine.load, Threads(1, 1))
     assert late.draft({"a": (text, 6)}) == {}
 
 
