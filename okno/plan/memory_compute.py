@@ -16,10 +16,16 @@ from okno.plan.memory_experts import feed_forward
 from okno.plan.memory_recurrent import recurrent
 from okno.plan.memory_sizes import Sizes
 
-REPEATS = 2  # layers of one kind in a row that are computed
+REPEATS = 3  # layers of one kind in a row that are computed
 RESIDUAL_FIRST = ("lfm2", "lfm2moe")  # the first operand of a sum is written over
 FEED_FORWARD_SECOND = ("lfm2", "lfm2moe", "phi3", "phimoe")
-OUTPUTS_LAST = ("gpt-oss",)  # the rows without logits are dropped only after the last layer
+# Where a prediction head may read every row's state, the rows without logits are dropped only after
+# the last layer, or only after the norm behind it, and that state is kept to the end.
+OUTPUTS_LAST = ("gpt-oss", "step35")
+OUTPUTS_AFTER_NORM = (
+    "qwen3next", "qwen35", "qwen35moe", "gemma4", "hy_v3", "cohere2moe", "bailingmoe3",
+    "nemotron_h", "nemotron_h_moe",
+)  # fmt: skip
 
 
 def blocks_of(header: ModelHeader) -> tuple[Block, ...]:
@@ -87,7 +93,7 @@ def _layer(graph: StepGraph, attention: Attention, index: int, block: Block, bef
             mixed = attention.compute(block, normed, then=lambda: graph.load_state(index + 1))
         if block.has("post_ffw_norm.weight") and block.has("post_attention_norm.weight"):
             mixed = graph.over(graph.over(mixed))
-    if last and graph.architecture not in OUTPUTS_LAST:
+    if last and graph.architecture not in (*OUTPUTS_LAST, *OUTPUTS_AFTER_NORM):
         mixed, before = graph.output_rows(mixed), graph.output_rows(before)
     first = graph.architecture in RESIDUAL_FIRST
     joined = graph.add(before, mixed) if first else graph.add(mixed, before)
@@ -105,11 +111,15 @@ def _layer(graph: StepGraph, attention: Attention, index: int, block: Block, bef
 
 def _head(graph: StepGraph, current: int) -> None:
     if graph.architecture in OUTPUTS_LAST:
+        graph.keep(current)
         current = graph.output_rows(current)
     if graph.sizes.embeds:
         _pool(graph, current)
         return
     normed = graph.over(graph.over(current), kept=True)
+    if graph.architecture in OUTPUTS_AFTER_NORM:
+        normed = graph.output_rows(normed)
+        graph.keep(normed)
     graph.compute(4 * graph.header.n_vocab * graph.sizes.outputs, normed, kept=True)
 
 

@@ -53,6 +53,10 @@ class Graph:
         n_bytes = self._nodes[root].n_bytes
         return self.compute(n_bytes, source, *others, over=(source,), kept=kept)
 
+    def keep(self, tensor: int) -> None:
+        """It is an output too: neither freed nor written over."""
+        self._nodes[self._root(tensor)].kept = True
+
     def view(self, source: int) -> int:
         """Another look at the memory of `source`: reshape, permute, a part of it."""
         return self._add(_Node(0, (source,), view_of=self._root(source)))
