@@ -46,16 +46,23 @@ class Attention:
         window = block.layer.window
         if window not in self._masks:
             graph, sizes = self._graph, self._graph.sizes
+            self._rotation_inputs(block)
             keys = graph.input(8 * sizes.rows if block.layer.k_width else 0)
             width = 1 if sizes.flash else block.layer.v_width
             values = graph.input(8 * sizes.rows * width if block.layer.v_width else 0)
             mask = graph.input((2 if sizes.flash else 4) * self._cells(block) * sizes.rows)
             self._masks[window] = (mask, keys, values)
-            if self._rotates(block.layer.head_dim) and block.layer.v_width:
-                size = _rotation(block.layer.head_dim)
-                self._rotations[window, "k"] = graph.input(4 * size**2)
-            if self._rotates(self._value_dim(block)):
-                self._rotations[window, "v"] = graph.input(4 * SMALLEST_ROTATION**2)
+
+    def _rotation_inputs(self, block: Block) -> None:
+        """Inputs lie in the order in which the graph first reads them, operands from left to
+        right: the first matrix for keys and queries before the positions of what it turns."""
+        graph, window = self._graph, block.layer.window
+        if self._rotates(block.layer.head_dim) and block.layer.v_width:
+            before = None if self._masks else graph.positions
+            size = _rotation(block.layer.head_dim)
+            self._rotations[window, "k"] = graph.input(4 * size**2, before)
+        if self._rotates(self._value_dim(block)):
+            self._rotations[window, "v"] = graph.input(4 * SMALLEST_ROTATION**2)
 
     def _cells(self, block: Block) -> int:
         """Cells a row may see."""

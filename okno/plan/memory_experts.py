@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from okno.plan.memory_blocks import Block, StepGraph
 
+# Whether the chosen experts' weights are made to add up to one: the header says it, or never; else
+# always (the argument norm_w of build_moe_ffn in src/models).
+AS_THE_HEADER_SAYS = (
+    "bailingmoe", "bailingmoe2", "cohere2moe", "deepseek2", "deepseek32", "deepseek4", "dots1",
+    "exaone-moe", "glm-dsa", "glm4moe", "nemotron_h_moe", "step35",
+)  # fmt: skip
+NEVER = ("deepseek", "jamba", "llada-moe", "llama4", "nomic-bert-moe", "olmoe", "qwen2moe")
+BY_SOFTMAX = ("gpt-oss",)  # of the chosen ones
+
 
 def feed_forward(graph: StepGraph, block: Block, source: int) -> int:
     """The layer's feed-forward result for the rows of `source`."""
@@ -81,5 +90,17 @@ def _route(graph: StepGraph, block: Block, source: int, rows: int) -> tuple[int,
         order = graph.compute(scores, logits)
     chosen = graph.view(order)
     weights = graph.compute(weights_bytes, graph.view(logits), chosen)
+    if graph.architecture in BY_SOFTMAX:
+        return chosen, graph.view(graph.compute(weights_bytes, graph.view(weights)))
+    if not _add_up(graph):
+        return chosen, graph.view(weights)
     total = graph.compute(4 * rows, graph.view(weights))
     return chosen, graph.view(graph.over(graph.view(weights), total))
+
+
+def _add_up(graph: StepGraph) -> bool:
+    """The weights of a row's experts are divided by their sum."""
+    name = graph.architecture
+    if name in AS_THE_HEADER_SAYS:
+        return bool(graph.header.metadata.get(f"{name}.expert_weights_norm", False))
+    return name not in NEVER

@@ -35,9 +35,11 @@ class Graph:
     _nodes: list[_Node] = field(default_factory=list)
     _inputs: list[int] = field(default_factory=list)
 
-    def input(self, n_bytes: int) -> int:
-        """A tensor filled before the step: placed first, freed after its last reader."""
-        self._inputs.append(len(self._nodes))
+    def input(self, n_bytes: int, before: int | None = None) -> int:
+        """A tensor filled before the step: placed first (before another input), freed after its
+        last reader."""
+        at = len(self._inputs) if before is None else self._inputs.index(before)
+        self._inputs.insert(at, len(self._nodes))
         return self._add(_Node(n_bytes, ()))
 
     def compute(
