@@ -220,7 +220,7 @@ class LoadSettings(Part):
         Auto,
         Flag(
             ("--threads", "-t"), ENGINE, "CPU threads",
-            "auto: every usable core; one where a tiny model computes a single token.",
+            "auto: every usable core; a tiny model tries which of one and all is faster.",
             metavar="N|auto",
         ),
     ] = None  # fmt: skip

@@ -1,7 +1,7 @@
 """How many threads compute a step.
 
 llama.cpp's threads meet after every operation of the graph. With one row of a tiny model that
-waiting is most of the work; with more rows the work is worth it (measured: docs/decisions.md).
+waiting is most of the work; with more rows the work may be worth it (thread_trial.py).
 """
 
 from __future__ import annotations

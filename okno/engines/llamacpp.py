@@ -35,6 +35,7 @@ from okno.engines.llama_threads import threads_for
 from okno.engines.llama_vocab import LlamaVocabulary, vocabulary_of_model
 from okno.engines.protocol import WorkerOptions
 from okno.engines.resizing import changed_options
+from okno.engines.thread_trial import ThreadTrial
 from okno.inspect.memory import free_memory, own_bytes
 from okno.plan.memory_sizes import NO_FLASH_ATTENTION
 from okno.schedule.step import (
@@ -74,6 +75,7 @@ class LlamaCpp:
         self.limits = _limits(self._model, chosen, options)
         self.facts = _facts(self._model, self.vocab, options)
         self._threads = threads_for(self._model.size_bytes, options.threads)
+        self._trial = ThreadTrial(self._threads) if len(set(self._threads)) > 1 else None
         self._batch = Batch(self.window.step_tokens)
         self._states = HostStates()
         self._context: lib.llama_context_p | None = None
@@ -102,9 +104,7 @@ class LlamaCpp:
         filler_seq = self.limits.filler_seq if step.filler else None
         filler = 0 if filler_seq is None else step.filler
         wanted = self._batch.fill(step.spans, filler, filler_seq or 0)
-        status = lib.llama_decode(self._context, self._batch.struct)
-        if status != 0:
-            raise EngineBroken(f"llama_decode returned {status}: {' | '.join(recent_log(10))}")
+        self._decode(step.rows + filler)
         if self._head is not None:
             self._head.observe(step.spans, self._context)
         if filler_seq is not None:
@@ -112,6 +112,17 @@ class LlamaCpp:
         if wanted == 0:
             return np.empty((0, self.vocab.n_tokens), dtype=np.float32)
         return float_rows(lib.llama_get_logits(self._context), wanted, self.vocab.n_tokens)
+
+    def _decode(self, rows: int) -> None:
+        trial = self._trial
+        if trial is not None:
+            threads = trial.begins(rows, time.perf_counter())
+            lib.llama_set_n_threads(self._context, threads, threads)
+        status = lib.llama_decode(self._context, self._batch.struct)
+        if status != 0:
+            raise EngineBroken(f"llama_decode returned {status}: {' | '.join(recent_log(10))}")
+        if trial is not None:
+            trial.ended(time.perf_counter())
 
     def execute_operations(self, operations: Sequence[Operation]) -> None:
         """Apply operations on sequences, in order."""

@@ -9,6 +9,7 @@ from okno.engines.llama_threads import SMALL_MODEL_BYTES, Threads, threads_for
 from okno.engines.llamacpp import LlamaCpp
 from okno.inspect.cpu import usable_cores
 from tests.engines.drive import DEMO, options
+from tests.engines.test_llama_resize import Decoding
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,23 @@ def test_only_single_rows_of_small_models_go_alone(
     assert threads_for(model_bytes, asked) == found
 
 
-@pytest.mark.parametrize("asked", [None, 3])
-def test_a_context_computes_with_them(asked: int | None) -> None:
+def test_what_was_asked_for_computes_every_step() -> None:
+    assert threads_of_steps(asked=3) == [(3, 3)] * 4
+
+
+def test_a_small_model_computes_a_single_row_with_one_thread() -> None:
+    prompt, *rows = threads_of_steps(asked=None)
+    assert prompt in {(1, 1), (usable_cores(), usable_cores())}
+    assert rows == [(1, 1)] * 3
+
+
+def threads_of_steps(asked: int | None) -> list[tuple[int, int]]:
+    """Of a prompt and the tokens after it: what the context has for one row, and for several."""
     engine = LlamaCpp(options(DEMO, batch_size=1, ctx=256, threads=asked), lambda _fraction: None)
-    found = lib.llama_n_threads(engine._context), lib.llama_n_threads_batch(engine._context)
-    assert found == ((asked, asked) if asked else (1, usable_cores()))
+    decoding, found = Decoding(engine), []
+    decoding.add("a", [*range(300, 320)], 4)
+    for _ in range(4):
+        decoding.step()
+        context = engine.context
+        found.append((lib.llama_n_threads(context), lib.llama_n_threads_batch(context)))
+    return found
