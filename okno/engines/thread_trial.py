@@ -16,7 +16,7 @@ TRIAL_STEPS = 4
 FIRST_WAIT, LONGEST_WAIT = 16, 512  # steps between two trials
 NEWEST = 0.1  # the share of the newest step in the mean
 STRANGE = 8.0  # times the mean, as which a step counts at most
-BUSY = 2.0  # a step that follows later than after so many times its own duration followed a pause
+BUSY = 4.0  # a step that follows later than after so many times its own duration followed a pause
 
 
 @dataclass(slots=True)

@@ -48,6 +48,7 @@ class Tidier:
         self._live = live
         until_s = self._clock() + SHARE_OF_STEP * step_s
         while self._under_way:
+            self._looked = self._steps
             self._under_way = self._piece(scheduler)
             if self._clock() >= until_s:
                 return
