@@ -256,13 +256,15 @@ def report(found: dict[str, list[tuple[Rate, Rate]]], options: argparse.Namespac
              f"{whole_off:.1f}", f"{whole_on:.1f}", f"{whole_ratio:.2f}"]
         )  # fmt: skip
     verdict = f"Missed: {'; '.join(missed)}." if missed else "Every goal is reached."
-    right = [rate.right for name, pairs in found.items() if name.startswith("copy")
-             for pair in pairs for rate in pair]  # fmt: skip
+    copied = [pair for name, pairs in found.items() if name.startswith("copy") for pair in pairs]
+    right = " and ".join(
+        str(min(rate.right for rate in side)) for side in zip(*copied, strict=True)
+    )
     drafting = f", draft model {options.draft}" if options.draft else ""
     return (
         "# Speculation\n\n"
         f"{verdict} Copies and edits: model {options.copy_model}, {options.messages} messages, "
-        f"at least {min(right)} of their answers exactly right; "
+        f"of whose answers at least {right} were right to the letter (off and on); "
         f"ordinary text: model {options.model}, {options.tokens} tokens a stream{drafting}. "
         f"Medians of {options.repetitions} pairs; the ratio is the median of the pairs' ratios.\n\n"
         f"{environment()}\n" + table(HEADINGS, rows)

@@ -22,7 +22,8 @@ class Threads(NamedTuple):
     together: int
 
     def apply_to(self, params: lib.llama_context_params) -> None:
-        params.n_threads, params.n_threads_batch = self
+        """For a context in which nothing is tried: those that never hold a step up."""
+        params.n_threads = params.n_threads_batch = self.alone
 
 
 def threads_for(model_bytes: int, asked: int | None = None) -> Threads:

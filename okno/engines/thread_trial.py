@@ -14,50 +14,60 @@ from okno.engines.llama_threads import Threads
 
 TRIAL_STEPS = 4
 FIRST_WAIT, LONGEST_WAIT = 16, 512  # steps between two trials
-NEWEST = 0.1  # the share of the newest step in the mean
-STRANGE = 8.0  # times the mean, as which a step counts at most
-BUSY = 4.0  # a step that follows later than after so many times its own duration followed a pause
+MEMORY = 32  # steps that a mean remembers, about
+WORSE = 1.1  # times the other's mean: a trial at once
+DEAR = 8.0  # times what a step takes: one such ends a trial
+PAUSE_S = 0.01  # that pass before the next step, and more than BUSY times the step: nobody asked
+BUSY = 4.0
 
 
 @dataclass(slots=True)
 class _Mean:
-    """Seconds per row."""
+    """Seconds per row. A plain mean, with all that was strange: contention comes in bursts."""
 
     seconds: float = 0.0
+    steps: int = 0
 
     def learn(self, seconds: float) -> None:
-        if not self.seconds:
-            self.seconds = seconds
-        self.seconds += NEWEST * (min(seconds, STRANGE * self.seconds) - self.seconds)
+        self.steps += 1
+        self.seconds += max(1 / MEMORY, 1 / self.steps) * (seconds - self.seconds)
 
 
 @dataclass(slots=True)
 class _Size:
-    """Steps of about as many rows. together: what is used; trying: the other is."""
+    """Steps of about as many rows. used, other: what is used and what is tried, each either all
+    threads or one. trying: steps that the trial under way still takes."""
 
     together: bool = True
-    trying: bool = False
+    trying: int = 0
     left: int = TRIAL_STEPS
     wait: int = FIRST_WAIT
     used: _Mean = field(default_factory=_Mean)
-    tried: _Mean = field(default_factory=_Mean)
+    other: _Mean = field(default_factory=_Mean)
 
     @property
     def now_together(self) -> bool:
-        return self.together != self.trying
+        return self.together != (self.trying > 0)
 
     def learn(self, seconds: float) -> None:
-        (self.tried if self.trying else self.used).learn(seconds)
+        if self.trying:
+            self.other.learn(seconds)
+            too_dear = seconds > DEAR * self.used.seconds
+            self.trying = 0 if too_dear else self.trying - 1
+            if not self.trying:
+                self._settle()
+            return
+        self.used.learn(seconds)
         self.left -= 1
-        if self.left:
-            return
-        if not self.trying:
-            self.trying, self.left, self.tried = True, TRIAL_STEPS, _Mean()
-            return
-        self.trying, self.wait = False, min(2 * self.wait, LONGEST_WAIT)
-        if self.tried.seconds < self.used.seconds:
-            self.together, self.used, self.wait = not self.together, self.tried, FIRST_WAIT
-        self.left = self.wait
+        is_worse = self.other.steps and self.used.seconds > WORSE * self.other.seconds
+        if is_worse or self.left <= 0:
+            self.trying = TRIAL_STEPS
+
+    def _settle(self) -> None:
+        if self.other.seconds < self.used.seconds:
+            self.used, self.other = self.other, self.used
+            self.together = not self.together
+        self.left, self.wait = self.wait, min(2 * self.wait, LONGEST_WAIT)
 
 
 class ThreadTrial:
@@ -85,10 +95,11 @@ class ThreadTrial:
 
     def _learn(self, now_s: float) -> None:
         """From the last step, and what it left of the processor to the rest of the server: from its
-        beginning to that of the next one, if that followed at once."""
+        beginning to that of the next one, if that followed without a pause."""
         if self._ran is None:
             return
         size, rows = self._ran
-        passed_s = now_s - self._began_s
-        if passed_s <= BUSY * (self._ended_s - self._began_s):
-            size.learn(passed_s / rows)
+        computed_s = self._ended_s - self._began_s
+        beside_s = now_s - self._ended_s
+        paused = beside_s > max(PAUSE_S, BUSY * computed_s)
+        size.learn((computed_s if paused else computed_s + beside_s) / rows)

@@ -30,7 +30,7 @@ class Tidier:
         self._clock = clock
         self._byte_s = FIRST_GUESS_BYTE_S
         self._steps = self._looked = 0
-        self._lost_s = 0.0
+        self._lost_s = self._each_s = 0.0
         self._live: frozenset[str] = frozenset()
         self._under_way = False
 
@@ -54,12 +54,14 @@ class Tidier:
                 return
 
     def _look(self, scheduler: Scheduler) -> None:
-        """Whether tidying pays now; the steps since the last look lost what one would lose now."""
+        """Whether tidying pays now. The steps since the last look lost what one lost then, or now,
+        if that is less."""
         each_s = lost_s(scheduler, self._engine.learner)
-        before_s = self._lost_s + each_s * (self._steps - self._looked) if each_s else 0.0
+        since_s = min(each_s, self._each_s) * (self._steps - self._looked)
+        before_s = self._lost_s + since_s if each_s else 0.0
         self._under_way = pays(scheduler, each_s, before_s, self._byte_s)
         self._lost_s = 0.0 if self._under_way else before_s
-        self._looked = self._steps
+        self._looked, self._each_s = self._steps, each_s
 
     def _piece(self, scheduler: Scheduler) -> bool:
         piece = next_to_tidy(scheduler)

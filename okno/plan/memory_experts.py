@@ -7,8 +7,9 @@ from okno.plan.memory_blocks import Block, StepGraph
 # Whether the chosen experts' weights are made to add up to one: the header says it, or never; else
 # always (the argument norm_w of build_moe_ffn in src/models).
 AS_THE_HEADER_SAYS = (
-    "bailingmoe", "bailingmoe2", "cohere2moe", "deepseek2", "deepseek32", "deepseek4", "dots1",
-    "exaone-moe", "glm-dsa", "glm4moe", "nemotron_h_moe", "step35",
+    "afmoe", "bailingmoe", "bailingmoe2", "cohere2moe", "deepseek2", "deepseek2-ocr", "deepseek32",
+    "deepseek4", "dots1", "exaone-moe", "glm-dsa", "glm4moe", "glm5-next", "hy_v3", "laguna",
+    "minimax-m3", "mistral4", "nemotron_h_moe", "step35",
 )  # fmt: skip
 NEVER = ("deepseek", "jamba", "llada-moe", "llama4", "nomic-bert-moe", "olmoe", "qwen2moe")
 BY_SOFTMAX = ("gpt-oss",)  # of the chosen ones

@@ -7,6 +7,7 @@ import pytest
 
 from okno.engines.llama_threads import SMALL_MODEL_BYTES, Threads, threads_for
 from okno.engines.llamacpp import LlamaCpp
+from okno.engines.thread_trial import ThreadTrial
 from okno.inspect.cpu import usable_cores
 from tests.engines.drive import DEMO, options
 from tests.engines.test_llama_resize import Decoding
@@ -28,18 +29,33 @@ def test_only_single_rows_of_small_models_go_alone(
 
 
 def test_what_was_asked_for_computes_every_step() -> None:
-    assert threads_of_steps(asked=3) == [(3, 3)] * 4
+    assert steps_of(opened(asked=3)) == [(3, 3)] * 4
 
 
-def test_a_small_model_computes_a_single_row_with_one_thread() -> None:
-    prompt, *rows = threads_of_steps(asked=None)
-    assert prompt in {(1, 1), (usable_cores(), usable_cores())}
-    assert rows == [(1, 1)] * 3
+def test_the_trial_says_how_many_threads_compute_each_step() -> None:
+    engine = opened(asked=None)
+    assert (engine._trial is not None) == (usable_cores() > 1)
+    engine._trial = Recorded(Threads(1, 2))
+    assert steps_of(engine) == [(2, 2), (1, 1), (1, 1), (1, 1)]
+    assert engine._trial.rows == [20, 1, 1, 1]
 
 
-def threads_of_steps(asked: int | None) -> list[tuple[int, int]]:
-    """Of a prompt and the tokens after it: what the context has for one row, and for several."""
-    engine = LlamaCpp(options(DEMO, batch_size=1, ctx=256, threads=asked), lambda _fraction: None)
+class Recorded(ThreadTrial):
+    def __init__(self, threads: Threads) -> None:
+        super().__init__(threads)
+        self.rows: list[int] = []
+
+    def begins(self, rows: int, now_s: float) -> int:
+        self.rows.append(rows)
+        return super().begins(rows, now_s)
+
+
+def opened(asked: int | None) -> LlamaCpp:
+    return LlamaCpp(options(DEMO, batch_size=1, ctx=256, threads=asked), lambda _fraction: None)
+
+
+def steps_of(engine: LlamaCpp) -> list[tuple[int, int]]:
+    """A prompt and three tokens: the threads that the context has for one row, and for several."""
     decoding, found = Decoding(engine), []
     decoding.add("a", [*range(300, 320)], 4)
     for _ in range(4):

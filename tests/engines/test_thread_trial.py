@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -15,9 +16,12 @@ ALONE, TOGETHER = 1, 2
 
 @dataclass
 class Computer:
-    """Steps of `rows` rows take 1 ms with one thread, and so many with two."""
+    """Steps of `rows` rows take 1 ms with one thread, and so many with two; a share of those
+    waits for another process, so long."""
 
     together_ms: float
+    waiting: tuple[float, float] = (0.0, 0.0)
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
     rows: int = 16
     beside_ms: float = 0.2
     now_s: float = 0.0
@@ -25,10 +29,16 @@ class Computer:
 
     def step(self) -> int:
         threads = self.trial.begins(self.rows, self.now_s)
-        self.now_s += (self.together_ms if threads == TOGETHER else 1.0) / 1000
+        self.now_s += self.taken_ms(threads) / 1000
         self.trial.ended(self.now_s)
         self.now_s += self.beside_ms / 1000
         return threads
+
+    def taken_ms(self, threads: int) -> float:
+        share, waiting_ms = self.waiting
+        if threads == ALONE:
+            return 1.0
+        return waiting_ms if self.rng.random() < share else self.together_ms
 
     def steps(self, count: int) -> Counter[int]:
         return Counter(self.step() for _ in range(count))
@@ -46,15 +56,40 @@ def test_the_faster_one_is_found_at_once_and_the_other_tried_ever_more_rarely(
     assert later[better] < later.total(), "the other may have become the better one"
 
 
+@pytest.mark.parametrize(
+    "waiting", [(0.02, 250.0), (0.05, 60.0), (0.05, 20.0), (0.1, 10.0), (0.2, 20.0)]
+)
+def test_waits_that_come_in_bursts_count_in_full(waiting: tuple[float, float]) -> None:
+    """Most steps are faster with two threads; on average they are not."""
+    computer = Computer(0.6, waiting, beside_ms=0.0)
+    computer.steps(20_000)
+    assert computer.now_s < 20 * 1.35
+
+
 def test_what_changes_is_noticed() -> None:
     computer = Computer(2.5)
     computer.steps(5_000)
     computer.together_ms = 0.6
-    computer.steps(2 * LONGEST_WAIT)
+    computer.steps(16 * LONGEST_WAIT)
     assert computer.steps(100)[TOGETHER] > 80
     computer.together_ms = 2.5
-    computer.steps(2 * LONGEST_WAIT)
-    assert computer.steps(100)[ALONE] > 80
+    computer.steps(100)
+    assert computer.steps(100)[ALONE] > 80, "what is used is watched in every step"
+
+
+def test_a_trial_ends_with_its_first_dear_step() -> None:
+    computer = Computer(0.6)
+    computer.steps(100)
+    computer.together_ms = 100.0
+    computer.steps(2_000)
+    assert computer.steps(LONGEST_WAIT + 1)[TOGETHER] <= 1
+
+
+def test_what_the_server_does_beside_does_not_blind_it() -> None:
+    """Steps of 0.6 and 1 ms between 3.5 ms of other work."""
+    computer = Computer(2.5, beside_ms=3.5)
+    computer.steps(100)
+    assert computer.steps(200)[ALONE] > 180
 
 
 def test_time_that_passes_beside_the_engine_counts() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from okno.core.request import Message, Prompt
+from okno.engines import tidying
 from okno.engines.learning import RowLearner
 from okno.engines.llama_model import recent_log
 from okno.engines.llamacpp import LlamaCpp
@@ -203,3 +205,15 @@ def test_a_load_that_goes_on_moves_what_would_not_pay_soon(engine: LlamaCpp) -> 
         tidier.beside(scheduler, step_s=0.0)
     assert scheduler.host.held
     assert steps > LOOK_EVERY, "before anything was lost"
+    assert tidier._lost_s == 0, "what is moved is no loss any more"
+
+
+def test_steps_lost_what_one_lost_before_them_or_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the 16th step somebody's answer has ended: the 15 before lost nothing."""
+    losses, asked = iter((0.0, 1.0, 3.0)), []
+    monkeypatch.setattr(tidying, "lost_s", lambda *_: next(losses))
+    monkeypatch.setattr(tidying, "pays", lambda _, each, before, __: asked.append((each, before)))
+    tidier = Tidier(SimpleNamespace(learner=None), lambda: 0.0)  # type: ignore[arg-type]
+    for _ in range(2 * LOOK_EVERY):
+        tidier.beside(SimpleNamespace(live=("a",)), step_s=0.0)  # type: ignore[arg-type]
+    assert asked == [(0.0, 0.0), (1.0, 0.0), (3.0, 16.0)]
