@@ -22,7 +22,7 @@ class Threads(NamedTuple):
     together: int
 
     def apply_to(self, params: lib.llama_context_params) -> None:
-        """For a context in which nothing is tried: those that never hold a step up."""
+        """What a context begins with, and keeps where nothing is tried."""
         params.n_threads = params.n_threads_batch = self.alone
 
 
