@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from okno.bench.quantise import FileType
 from okno.bench.shapes import PRESETS, write_gguf
 
 MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hangups_count() -> None:
+    """Also where the tests were started by nohup, which lets every process they start ignore
+    them."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
