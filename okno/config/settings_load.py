@@ -220,7 +220,8 @@ class LoadSettings(Part):
         Auto,
         Flag(
             ("--threads", "-t"), ENGINE, "CPU threads",
-            "auto: every usable core; a tiny model tries which of one and all is faster.",
+            "auto: every usable core; a tiny model's answers try which of one and all is faster, "
+            "its embeddings get one.",
             metavar="N|auto",
         ),
     ] = None  # fmt: skip

@@ -75,7 +75,7 @@ class LlamaCpp:
         self.limits = _limits(self._model, chosen, options)
         self.facts = _facts(self._model, self.vocab, options)
         self._threads = threads_for(self._model.size_bytes, options.threads)
-        self._trial = ThreadTrial(self._threads) if len(set(self._threads)) > 1 else None
+        self._trial = ThreadTrial(*self._threads) if len(set(self._threads)) > 1 else None
         self._batch = Batch(self.window.step_tokens)
         self._states = HostStates()
         self._context: lib.llama_context_p | None = None

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from okno.engines.llama_threads import Threads
-
 TRIAL_STEPS = 4
 FIRST_WAIT, LONGEST_WAIT = 16, 512  # steps between two trials
 MEMORY = 32  # steps that a mean remembers, about
@@ -71,10 +69,10 @@ class _Size:
 
 
 class ThreadTrial:
-    """Asked before each step of an engine, told after it."""
+    """Asked before each step of an engine, told after it. alone, together: numbers of threads."""
 
-    def __init__(self, threads: Threads) -> None:
-        self._threads = threads
+    def __init__(self, alone: int, together: int) -> None:
+        self._alone, self._together = alone, together
         self._sizes: dict[int, _Size] = {}
         self._began_s = self._ended_s = 0.0
         self._ran: tuple[_Size, int] | None = None  # with its rows
@@ -84,10 +82,10 @@ class ThreadTrial:
         self._learn(now_s)
         self._began_s, self._ran = now_s, None
         if rows == 1:
-            return self._threads.alone
+            return self._alone
         size = self._sizes.setdefault(rows.bit_length(), _Size())
         self._ran = size, rows
-        return self._threads.together if size.now_together else self._threads.alone
+        return self._together if size.now_together else self._alone
 
     def ended(self, now_s: float) -> None:
         """The step has its results."""

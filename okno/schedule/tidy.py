@@ -60,9 +60,9 @@ def lost_s(scheduler: Scheduler, cost: StepCost) -> float:
 
 def pays(scheduler: Scheduler, each_s: float, before_s: float, byte_s: float) -> bool:
     """Beside live sequences: what PAYS_WITHIN_STEPS more steps lose, each_s each, and the steps
-    before have lost, before_s, is more than all the copying takes. So a load that goes on loses
-    at most about twice what moving at the best moment would have cost it. byte_s: seconds to copy
-    a byte, one way."""
+    before have lost, before_s, is more than all the copying takes: a load that goes on loses by
+    waiting about what the copying costs, not more and more. That some of it may have to come back
+    is not counted. byte_s: seconds to copy a byte, one way."""
     if not each_s:
         return False
     return _copied_bytes(scheduler) * byte_s < PAYS_WITHIN_STEPS * each_s + before_s

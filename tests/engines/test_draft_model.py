@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from okno.bench.shapes import PRESETS, write_header
 from okno.core.errors import BadSetting, DoesNotFit
@@ -38,6 +39,8 @@ from tests.engines.loop_bench import (
     fresh,
     requests,
 )
+
+Wanted = Mapping[str, tuple[NDArray[np.int32], int]]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_a_draft_model_that_is_always_wrong_is_left_alone(
     drafter = with_draft.drafter
     assert drafter is not None
 
-    def wrong(self: LlamaDraft, wanted: Any) -> dict[str, tuple[int, ...]]:
+    def wrong(self: LlamaDraft, wanted: Wanted) -> dict[str, tuple[int, ...]]:
         return {id: (5,) * count for id, (_, count) in wanted.items()}
 
     monkeypatch.setattr(LlamaDraft, "draft", wrong)

@@ -35,14 +35,14 @@ def test_what_was_asked_for_computes_every_step() -> None:
 def test_the_trial_says_how_many_threads_compute_each_step() -> None:
     engine = opened(asked=None)
     assert (engine._trial is not None) == (usable_cores() > 1)
-    engine._trial = Recorded(Threads(1, 2))
+    engine._trial = Recorded(1, 2)
     assert steps_of(engine) == [(2, 2), (1, 1), (1, 1), (1, 1)]
     assert engine._trial.rows == [20, 1, 1, 1]
 
 
 class Recorded(ThreadTrial):
-    def __init__(self, threads: Threads) -> None:
-        super().__init__(threads)
+    def __init__(self, alone: int, together: int) -> None:
+        super().__init__(alone, together)
         self.rows: list[int] = []
 
     def begins(self, rows: int, now_s: float) -> int:

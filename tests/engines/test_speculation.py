@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence as Items
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from okno.engines.speculation import (
     speculation_for,
 )
 from okno.schedule.cost import Ahead
+from okno.schedule.drafting import Offer
 from okno.schedule.lookup_source import LookupSource
 from okno.schedule.pacer import Target
 from okno.schedule.scheduler import Scheduler
@@ -129,7 +131,7 @@ def test_many_texts_that_offer_nothing_are_looked_at_in_one_step_of_four(
     looks: dict[int, int] = {}
     offers = LookupSource.offers
 
-    def counted(source: LookupSource, sequences: Any) -> Any:
+    def counted(source: LookupSource, sequences: Items[TokenSequence]) -> dict[str, Offer]:
         looks[len(sequences)] = looks.get(len(sequences), 0) + 1
         return offers(source, sequences)
 

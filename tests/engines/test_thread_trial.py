@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from okno.engines.llama_threads import Threads
 from okno.engines.thread_trial import FIRST_WAIT, LONGEST_WAIT, TRIAL_STEPS, ThreadTrial
 
 ALONE, TOGETHER = 1, 2
@@ -25,7 +24,7 @@ class Computer:
     rows: int = 16
     beside_ms: float = 0.2
     now_s: float = 0.0
-    trial: ThreadTrial = field(default_factory=lambda: ThreadTrial(Threads(ALONE, TOGETHER)))
+    trial: ThreadTrial = field(default_factory=lambda: ThreadTrial(ALONE, TOGETHER))
 
     def step(self) -> int:
         threads = self.trial.begins(self.rows, self.now_s)

@@ -213,7 +213,7 @@ def test_steps_lost_what_one_lost_before_them_or_after(monkeypatch: pytest.Monke
     losses, asked = iter((0.0, 1.0, 3.0)), []
     monkeypatch.setattr(tidying, "lost_s", lambda *_: next(losses))
     monkeypatch.setattr(tidying, "pays", lambda _, each, before, __: asked.append((each, before)))
-    tidier = Tidier(SimpleNamespace(learner=None), lambda: 0.0)  # type: ignore[arg-type]
+    tidier = Tidier(SimpleNamespace(learner=None), lambda: 0.0)
     for _ in range(2 * LOOK_EVERY):
-        tidier.beside(SimpleNamespace(live=("a",)), step_s=0.0)  # type: ignore[arg-type]
+        tidier.beside(SimpleNamespace(live=("a",)), step_s=0.0)
     assert asked == [(0.0, 0.0), (1.0, 0.0), (3.0, 16.0)]
