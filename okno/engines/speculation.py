@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 
 from okno.core.window import Window
@@ -79,8 +79,8 @@ def no_rows(_ahead: Ahead, _prompt_rows: int) -> int:
 class Speculation:
     """One for a loop, used by its thread. cost: of a step; None: learnt here, from the steps.
     spare_rows: of the step ahead with so many rows of prompts, those that cost nothing.
-    looks_up: guess from the sequences' own text. drafter: guesses at most draft_tokens at once.
-    target: the gap between tokens that the guesses of others may cost too."""
+    looks_up: guess from the sequences' own text, up to one of `ends`. drafter: guesses at most
+    draft_tokens at once. target: the gap between tokens that the guesses of others may cost too."""
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Speculation:
         cost: StepCost | None = None,
         spare_rows: Callable[[Ahead, int], int] = no_rows,
         looks_up: bool = True,
+        ends: Container[int] = (),
         drafter: Drafter | None = None,
         draft_tokens: int = LONGEST_GUESS,
         target: Target | None = None,
@@ -101,7 +102,7 @@ class Speculation:
         self._spare_rows = spare_rows
         self._target = target or Target()
         self._account = Account()
-        self._text = LookupSource() if looks_up else None
+        self._text = LookupSource(ends) if looks_up else None
         self._model = DraftSource(drafter, draft_tokens, self._account, clock) if drafter else None
         self._draft_s = self._model.seconds if self._model is not None else nothing
         self._drafted: dict[str, Guess] = {}
@@ -290,6 +291,7 @@ def speculation_for(engine: Engine, options: WorkerOptions) -> Speculation | Non
         cost=GuessCost(engine) if engine.learner.keeps else None,
         spare_rows=lambda ahead, rows: engine.learner.spare_rows(ahead, rows),
         looks_up=options.speculate in ("auto", "lookup"),
+        ends=engine.vocab.end_tokens,
         drafter=engine.drafter,
         draft_tokens=options.draft_tokens,
         target=Target(options.target_itl_s),

@@ -1,8 +1,14 @@
 """Learning from the steps that run: how much longer or shorter they take than predicted.
 
-For groups of row counts, with flash attention and without, an exponentially weighted mean of
-log(measured / predicted), clipped so that a single stalled step changes little (Huber), with its
-own uncertainty. Not thread-safe; an observation costs about a microsecond.
+The state is the log of measured / predicted for groups of row counts, with flash attention and
+without. What slows one group down mostly slows the others too (a busy neighbour, a hot processor),
+the near ones most; so the groups are one Gaussian process, and a step corrects all of them (a
+Kalman filter; Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, chapter 2).
+Corrected each on its own, the groups that never ran would always look the fastest on a machine that
+has become slower. With the time that steps take a group forgets what it learnt itself (Ornstein and
+Uhlenbeck's process), so that one that was slow once and was left alone since is what its neighbours
+tell, and is tried again. A single stalled step changes little (Huber), the first of a kind less
+than those after it. Not thread-safe; an observation costs about 8 us.
 """
 
 from __future__ import annotations
@@ -10,29 +16,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-MEMORY_STEPS = 200.0  # steps a group remembers
-LEAST_STEPS = 8  # before that, a group corrects only in part
-CLIP = 0.25  # of a log ratio: one observation counts as at most this far from the mean
+import numpy as np
+from numpy.typing import NDArray
+
+GROUPS = 11  # 1, 2-3, 4-7, ... 1,024 rows and more
+PRIOR_VARIANCE = 0.06  # of a log ratio before anything ran: a quarter more or less
+ALIKE = 0.85  # correlation of a group with the next one
+MEMORY_S = 300.0  # of steps
+KEPT_SHARE = 0.1  # of it between a lesson and the next start
+LEAST_NOISE = 0.01  # variance of one step's log ratio
+FIRST_NOISE = 0.06  # more in a group's first step, half as much in the second, and so on
+MEMORY_STEPS = 200.0  # for the noise of a group
+LEAST_STEPS = 8  # of a group, before its noise is known
+CLIP = 0.2  # of a log ratio: one step counts as at most this far from what was expected
 LARGEST = 1.4  # |log ratio| a correction may reach: a factor of four
 START_VARIANCE = 0.03
-GROUPS = 11  # 1, 2-3, 4-7, ... 1,024 rows and more
 NORMAL_90 = 1.645
 
-
-@dataclass(slots=True)
-class _Group:
-    weight: float = 0.0
-    mean: float = 0.0
-    variance: float = START_VARIANCE
-
-    def learn(self, log_ratio: float) -> None:
-        self.weight = min(self.weight + 1.0, MEMORY_STEPS)
-        off = log_ratio - self.mean
-        # The first steps are taken as they are: the prediction may be far off.
-        clipped = off if self.weight <= LEAST_STEPS else max(-CLIP, min(CLIP, off))
-        self.mean += clipped / self.weight
-        left = clipped * (1 - 1 / self.weight)  # from the new mean
-        self.variance += (left * left - self.variance) / min(self.weight + 4, MEMORY_STEPS)
+_PRIOR = PRIOR_VARIANCE * ALIKE ** np.abs(np.subtract.outer(np.arange(GROUPS), np.arange(GROUPS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,50 @@ class Correction:
     error: float | None = None
 
 
-@dataclass(slots=True)
-class Refinement:
-    """What serving has taught about one model on one machine."""
+class _Filter:
+    """The groups, with flash attention or without. means, covariance: of the log ratios. weights:
+    steps that ran. variances: of steps around the mean."""
 
-    groups: list[_Group] = field(default_factory=lambda: [_Group() for _ in range(2 * GROUPS)])
+    __slots__ = ("covariance", "means", "variances", "weights")
+
+    def __init__(self) -> None:
+        self.means: NDArray[np.float64] = np.zeros(GROUPS)
+        self.covariance: NDArray[np.float64] = _PRIOR.copy()
+        self.weights = [0.0] * GROUPS
+        self.variances = [START_VARIANCE] * GROUPS
+
+    def learn(self, group: int, log_ratio: float, predicted_s: float) -> None:
+        weight = self.weights[group] = min(self.weights[group] + 1.0, MEMORY_STEPS)
+        self._forget(predicted_s)
+        off = log_ratio - float(self.means[group])
+        # The first steps are taken as they are: the prediction may be far off.
+        if weight > LEAST_STEPS:
+            off = max(-CLIP, min(CLIP, off))
+        covariance = self.covariance
+        towards = covariance[group].copy()
+        noise = max(LEAST_NOISE, self.variances[group]) + FIRST_NOISE / weight
+        gains = towards / (towards[group] + noise)
+        self.means += gains * off
+        covariance -= np.outer(gains, towards)
+        left = off * (1 - float(gains[group]))  # from the new mean
+        self.variances[group] += (left * left - self.variances[group]) / min(
+            weight + 4, MEMORY_STEPS
+        )
+
+    def _forget(self, seconds: float) -> None:
+        """So much time passes."""
+        kept = math.exp(-seconds / MEMORY_S)
+        self.means *= kept
+        self.covariance *= kept * kept
+        self.covariance += _PRIOR * (1 - kept * kept)
+
+
+@dataclass(slots=True, eq=False)
+class Refinement:
+    """What serving has taught about one model on one machine. Equal: what is kept of them is."""
+
+    with_flash: _Filter = field(default_factory=_Filter)
+    without: _Filter = field(default_factory=_Filter)
 
     def observe(
         self, rows: int, predicted_s: float, measured_s: float, *, flash: bool = True
@@ -58,52 +98,60 @@ class Refinement:
         if rows < 1 or not 0 < predicted_s < math.inf or not 0 < measured_s < math.inf:
             return
         log_ratio = math.log(measured_s) - math.log(predicted_s)
-        self._alike(flash)[_group(rows)].learn(max(-LARGEST, min(LARGEST, log_ratio)))
+        bounded = max(-LARGEST, min(LARGEST, log_ratio))
+        self._of(flash).learn(_group(rows), bounded, predicted_s)
 
     def correction(self, rows: int, *, flash: bool = True) -> Correction:
-        """For steps of `rows` rows: what their group learnt, or the nearest one that did. Where
-        nothing was learnt with flash attention (or without), what the other taught holds: most of
-        a step is the same, and a choice between them must not hang on which of them has run."""
-        place, groups = _group(rows), self._alike(flash)
-        if not any(group.weight >= 1 for group in groups):
-            groups = self._alike(not flash)
-        known = [i for i, group in enumerate(groups) if group.weight >= 1]
-        if not known:
-            return Correction()
-        nearest = min(known, key=lambda i: (abs(i - place), i))
-        group = groups[nearest]
-        trust = min(1.0, group.weight / LEAST_STEPS) / (1 + abs(nearest - place))
-        error = NORMAL_90 * math.sqrt(group.variance) + 0.05 * abs(nearest - place)
-        return Correction(math.exp(trust * group.mean), error if trust >= 1 else None)
+        """For steps of `rows` rows. Where nothing was learnt with flash attention (or without),
+        what the other taught holds: most of a step is the same, and a choice between them must not
+        hang on which of them has run."""
+        group, learnt = _group(rows), self._of(flash)
+        if not any(learnt.weights):
+            learnt = self._of(not flash)
+        mean = max(-LARGEST, min(LARGEST, float(learnt.means[group])))
+        is_known = learnt.weights[group] >= LEAST_STEPS
+        error = NORMAL_90 * math.sqrt(learnt.variances[group]) if is_known else None
+        return Correction(math.exp(mean), error)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Refinement) and self.to_json() == other.to_json()
 
     def to_json(self) -> list[list[float]]:
         """[weight, mean, variance] of each group; those with flash attention first."""
-        return [[g.weight, g.mean, g.variance] for g in self.groups]
+        return [
+            [weight, float(mean), variance]
+            for one in (self.with_flash, self.without)
+            for weight, mean, variance in zip(one.weights, one.means, one.variances, strict=True)
+        ]
 
-    def _alike(self, flash: bool) -> list[_Group]:
-        return self.groups[:GROUPS] if flash else self.groups[GROUPS:]
+    def _of(self, flash: bool) -> _Filter:
+        return self.with_flash if flash else self.without
 
 
 def refinement_from(data: object) -> Refinement:
-    """The refinement of `to_json`; an empty one for anything else."""
-    if not isinstance(data, list) or len(data) != 2 * GROUPS:
+    """The refinement of `to_json`, less sure than it was; an empty one for anything else."""
+    if not isinstance(data, list) or len(data) != 2 * GROUPS or not all(map(_is_group, data)):
         return Refinement()
-    groups = [_group_from(entry) for entry in data]
-    return Refinement([group for group in groups if group is not None]) if all(
-        group is not None for group in groups
-    ) else Refinement()  # fmt: skip
+    return Refinement(_filter_from(data[:GROUPS]), _filter_from(data[GROUPS:]))
 
 
-def _group_from(entry: object) -> _Group | None:
+def _filter_from(groups: list[list[float]]) -> _Filter:
+    found = _Filter()
+    found.weights, means, found.variances = (list(map(float, each)) for each in zip(*groups))
+    found.means = np.array(means)
+    if any(found.weights):
+        found.covariance *= KEPT_SHARE
+    return found
+
+
+def _is_group(entry: object) -> bool:
     if not isinstance(entry, list) or len(entry) != 3:
-        return None
+        return False
     if not all(isinstance(x, int | float) and math.isfinite(x) for x in entry):
-        return None
+        return False
     weight, mean, variance = map(float, entry)
-    if not (0 <= weight <= MEMORY_STEPS and abs(mean) <= LARGEST and variance >= 0):
-        return None
-    return _Group(weight, mean, variance)
+    return 0 <= weight <= MEMORY_STEPS and abs(mean) <= 2 * LARGEST and variance >= 0
 
 
 def _group(rows: int) -> int:
-    return min(rows.bit_length() - 1, GROUPS - 1)
+    return max(0, min(rows.bit_length() - 1, GROUPS - 1))

@@ -6,7 +6,7 @@ few in each step, in turn: a copy is noticed a few tokens later.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from collections.abc import Sequence as Items
 
 from okno.schedule.drafting import LEVELS, Acceptance, Offer
@@ -17,7 +17,7 @@ LONGEST_GUESS = 16
 SHORT_GUESS, GUESSED_ROWS = 3, 48  # of one of many sequences; of all together, about
 LOOKED_AT = 16  # sequences in one step at most
 IN_TURN = 4  # of those whose text did not repeat itself
-EXPECTED = tuple(level / (level + 3.0) for level in range(LEVELS))
+EXPECTED = tuple(max(1, level) / (max(1, level) + 3.0) for level in range(LEVELS))
 
 
 class _Followed:
@@ -25,16 +25,19 @@ class _Followed:
 
     __slots__ = ("acceptance", "lookup")
 
-    def __init__(self, sequence: Sequence, all_sequences: Acceptance) -> None:
-        self.lookup = Lookup(sequence.max_tokens)
+    def __init__(
+        self, sequence: Sequence, all_sequences: Acceptance, ends: Container[int]
+    ) -> None:
+        self.lookup = Lookup(sequence.max_tokens, ends)
         self.acceptance = Acceptance(all_sequences)
 
 
 class LookupSource:
     """Costs microseconds a sequence; what a guess would have been worth is learnt also when it
-    was not checked. guesses: the last ones."""
+    was not checked. ends: tokens that end a text. guesses: the last ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends: Container[int] = ()) -> None:
+        self._ends = ends
         self.guesses: dict[str, Guess] = {}
         self._all = Acceptance(EXPECTED)
         self._followed: dict[str, _Followed] = {}
@@ -82,5 +85,5 @@ class LookupSource:
     def _of(self, sequence: Sequence) -> _Followed:
         followed = self._followed.get(sequence.id)
         if followed is None:
-            followed = self._followed[sequence.id] = _Followed(sequence, self._all)
+            followed = self._followed[sequence.id] = _Followed(sequence, self._all, self._ends)
         return followed

@@ -27,7 +27,7 @@ def test_a_steady_deviation_is_learnt(ratio: float) -> None:
     correction = taught(ratio).correction(4)
     assert correction.factor == pytest.approx(ratio, rel=0.03)
     assert correction.error is not None
-    assert correction.error < 0.15
+    assert correction.error < 0.2
 
 
 def test_a_stalled_step_changes_little() -> None:
@@ -41,6 +41,27 @@ def test_a_machine_that_changes_is_followed() -> None:
     for _ in range(600):
         refinement.observe(4, 1.0, 2.0)
     assert refinement.correction(4).factor == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_machine_that_became_slower_makes_no_other_row_count_look_fast() -> None:
+    """Pieces of 64 rows ran 200 times and are known; then everything takes a quarter longer. Pieces
+    of 48, which never ran, must not seem faster for it."""
+    refinement = taught(1.0, rows=64, steps=200)
+    for _ in range(30):
+        refinement.observe(64, 0.5, 0.625)
+    ran, never_ran = refinement.correction(64).factor, refinement.correction(48).factor
+    assert ran > 1.15
+    assert ran / never_ran < 1.05
+
+
+def test_groups_that_differ_are_told_apart() -> None:
+    refinement = Refinement()
+    for _ in range(50):
+        refinement.observe(64, 0.5, 0.5)
+        refinement.observe(16, 0.2, 0.3)
+    assert refinement.correction(64).factor == pytest.approx(1.0, rel=0.03)
+    assert refinement.correction(16).factor == pytest.approx(1.5, rel=0.03)
+    assert 1 < refinement.correction(32).factor < 1.5
 
 
 def test_row_counts_far_off_are_corrected_less() -> None:
@@ -92,5 +113,5 @@ def test_steps_without_flash_attention_teach_on_their_own_and_for_those_with_it_
     for _ in range(20):
         learnt.observe(16, 0.1, 0.1)
     again = refinement_from(learnt.to_json())
-    assert again.correction(16, flash=False).factor == pytest.approx(2, rel=0.01)
+    assert again.correction(16, flash=False).factor == pytest.approx(2, rel=0.05)
     assert again.correction(16).factor == pytest.approx(1, rel=0.01)

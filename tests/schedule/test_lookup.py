@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from okno.schedule import lookup
-from okno.schedule.lookup import LEAST_MATCHED, MOST_MATCHED, PIECE_TOKENS, Lookup
+from okno.schedule.lookup import MOST_MATCHED, PIECE_TOKENS, Lookup
 
 
 def followed(tokens: list[int], room: int = 0) -> Lookup:
@@ -39,9 +39,32 @@ def test_nothing_is_guessed_where_nothing_repeats() -> None:
     assert followed([]).guess(8) is None
 
 
+def test_a_token_that_stood_once_is_a_match_of_one() -> None:
+    """The first word of a copy."""
+    guess = followed([1, 2, 3, 4, 9, 2]).guess(2)
+    assert guess is not None
+    assert (guess.tokens, guess.level) == ((3, 4), 1)
+
+
 def test_a_single_common_token_is_no_match() -> None:
-    assert LEAST_MATCHED == 2
-    assert followed([1, 2, 3, 9, 2]).guess(4) is None
+    assert followed([1, 2, 3, 2, 4, 9, 2]).guess(4) is None
+
+
+def test_of_two_tokens_in_one_entry_neither_is_found() -> None:
+    slots = lookup._LEAST_SLOTS
+    assert followed([1, 2, 3, 2 + slots, 5, 2]).guess(1) is None
+    assert followed([1, 2, 3, 2 + slots]).guess(1) is None
+
+
+def test_nothing_is_guessed_after_the_end_of_a_text() -> None:
+    """The message that is copied ends there, and so will the answer."""
+    END = 99
+    text = [1, 2, 3, 4, END, 7, 8, 9, 2, 3]
+    found = Lookup(len(text), ends={END})
+    found.follow(np.array(text, dtype=np.int32))
+    guess = found.guess(8)
+    assert guess is not None
+    assert guess.tokens == (4, END)
 
 
 def test_the_longer_match_wins_over_the_later_one() -> None:
@@ -70,6 +93,22 @@ def test_a_copy_under_way_goes_on_though_its_place_is_beyond_the_candidates() ->
     second = found.guess(2)
     assert second is not None
     assert (second.tokens, second.level) == ((902, 903), 4)
+
+
+def test_a_copy_goes_on_behind_a_token_that_was_replaced() -> None:
+    source = [1, 2, 3, 4, 5, 6, 7, 8]
+    found = followed([*source, 90, 2, 3], room=99)
+    assert found.guess(2) is not None  # 4, 5
+    found.follow(np.array([*source, 90, 2, 3, 77], dtype=np.int32))
+    replaced = found.guess(3)
+    assert replaced is not None
+    assert (replaced.tokens, replaced.level) == ((5, 6, 7), 0)
+    found.follow(np.array([*source, 90, 2, 3, 77, 5], dtype=np.int32))
+    after = found.guess(2)
+    assert after is not None
+    assert (after.tokens, after.level) == ((6, 7), 1)
+    found.follow(np.array([*source, 90, 2, 3, 77, 5, 78, 79], dtype=np.int32))
+    assert found.guess(2) is None
 
 
 def test_a_repetition_goes_on_beyond_its_end() -> None:
@@ -117,7 +156,11 @@ def test_a_guess_is_what_followed_a_longest_match(tokens: list[int], most: int, 
     pairs = [i for i, pair in enumerate(pairwise(tokens), 1) if list(pair) == tokens[-2:]]
     places = pairs[:-1]
     if not places:
-        assert guess is None
+        fresh = followed(tokens).guess(most)
+        once = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]]
+        assert (fresh is not None) == (len(once) == 1)
+        assert fresh is None or fresh.tokens == continued(tokens, once[0], most)
+        assert guess is None or guess == fresh or guess.level < 2
         return
     assert guess is not None
     best = max(matched(tokens, place) for place in places[-3:])
