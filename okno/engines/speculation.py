@@ -96,6 +96,7 @@ class Speculation:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
+        self.ends = ends
         self._window = window
         self._measured = RowCost()
         self._cost: StepCost = cost or self._measured

@@ -7,7 +7,9 @@ from collections.abc import Sequence as Items
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from okno.core.request import Constraint, Sampling, Stop
 from okno.engines.llamacpp import LlamaCpp
@@ -25,7 +27,7 @@ from okno.schedule.lookup_source import LookupSource
 from okno.schedule.pacer import Target
 from okno.schedule.scheduler import Scheduler
 from okno.schedule.sequence import Sequence as TokenSequence
-from okno.schedule.step import Limits, Sampled
+from okno.schedule.step import Limits, Sampled, Step
 from tests.engines.drive import DEMO, SCRIPTED, ask, chat, options, running
 from tests.engines.loop_bench import (
     CLOCK,
@@ -209,6 +211,25 @@ def test_a_copy_takes_less_than_half_the_steps(engine: LlamaCpp) -> None:
     plain, drafted = fresh(engine, None).run(asked), fresh(engine, by_text(engine)).run(asked)
     assert drafted.texts == plain.texts
     assert drafted.steps < plain.steps / 2
+
+
+def test_no_guess_goes_beyond_the_end_of_a_text(
+    engine: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message ends with the template's end of turn, which ends the answer too."""
+    ends, guesses = engine.vocab.end_tokens, []
+
+    def execute(step: Step) -> NDArray[np.float32]:
+        guesses.extend(span.drafts.tolist() for span in step.spans if span.logits > 1)
+        return LlamaCpp.execute(engine, step)
+
+    made = speculation_for(engine, options(DEMO))
+    assert made is not None
+    speculation = Speculation(engine.window, clock=CLOCK, cost=Flat(), ends=made.ends)
+    monkeypatch.setattr(engine, "execute", execute)
+    fresh(engine, speculation).run(requests(COPY))
+    assert any(guess[-1] in ends for guess in guesses)
+    assert all(ends.isdisjoint(guess[:-1]) for guess in guesses)
 
 
 @pytest.mark.parametrize(
