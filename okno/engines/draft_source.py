@@ -142,4 +142,4 @@ class DraftSource:
 
 
 def _is_better(own: Offer | None, drafted: Offer) -> bool:
-    return own is not None and own.chances[0] >= drafted.chances[0]
+    return own is not None and own.chances[:1] >= drafted.chances[:1]

@@ -43,7 +43,7 @@ class Learner(StepCost, Protocol):
 
 @dataclass(slots=True)
 class StepLearner:
-    """Compares each step with its prediction; about 10 us a step. model: of the calibration
+    """Compares each step with its prediction; about 20 us a step. model: of the calibration
     alone, uncorrected. keeps: the model comes from a calibration, so that a lesson about it holds
     as long as that does. fills: steps are filled up to where they are shortest."""
 

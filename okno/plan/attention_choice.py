@@ -31,13 +31,15 @@ def settled(
 ) -> PlannedLoad:
     """`planned` without flash attention, where that was left to okno, is predicted to be at least
     LEAST_GAIN times as fast (never where a full batch loses), and fits, leaving room_bytes, in not
-    much more memory."""
+    much more memory. Steps are smaller without it; that alone is no reason."""
     load = planned.load
     if load.flash_attention != "auto" or planned.speed is None or not _may_go_without(header, load):
         return planned
     without = replace(load, flash_attention="off", window=_in_small_steps(load.window))
     quicker = speed(without)
     if not _is_better(planned.speed, quicker):
+        return planned
+    if not _is_measured(quicker) and not _differs(planned.speed, speed, load):
         return planned
     needed = memory(without)
     more_bytes = needed.needed_bytes - planned.memory.needed_bytes
@@ -60,6 +62,11 @@ def _is_better(with_it: SpeedPlan, without: SpeedPlan) -> bool:
     if _is_measured(with_it):
         return without.total_tok_s.value >= LEAST_GAIN * with_it.total_tok_s.value
     return _gain(with_it, without) >= LEAST_GAIN
+
+
+def _differs(with_it: SpeedPlan, speed: Callable[[Load], SpeedPlan], load: Load) -> bool:
+    """In steps of the same size the prediction knows a gain: a data sheet does not."""
+    return _gain(with_it, speed(replace(load, flash_attention="off"))) > 1.0
 
 
 def _is_measured(speed: SpeedPlan) -> bool:

@@ -4,11 +4,11 @@ The state is the log of measured / predicted for groups of row counts, with flas
 without. What slows one group down mostly slows the others too (a busy neighbour, a hot processor),
 the near ones most; so the groups are one Gaussian process, and a step corrects all of them (a
 Kalman filter; Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, chapter 2).
-Corrected each on its own, the groups that never ran would always look the fastest on a machine that
-has become slower. With the time that steps take a group forgets what it learnt itself (Ornstein and
+Corrected each on its own, the groups that never ran would look the fastest on a machine that has
+become slower. With the time that steps take a group forgets what it learnt itself (Ornstein and
 Uhlenbeck's process), so that one that was slow once and was left alone since is what its neighbours
-tell, and is tried again. A single stalled step changes little (Huber), the first of a kind less
-than those after it. Not thread-safe; an observation costs about 8 us.
+tell, and is tried again. A single stalled step changes little (Huber), in a group's first steps as
+far as they are believed. Not thread-safe; an observation costs about 10 us.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from numpy.typing import NDArray
 
 GROUPS = 11  # 1, 2-3, 4-7, ... 1,024 rows and more
 PRIOR_VARIANCE = 0.06  # of a log ratio before anything ran: a quarter more or less
-ALIKE = 0.85  # correlation of a group with the next one
-MEMORY_S = 300.0  # of steps
-KEPT_SHARE = 0.1  # of it between a lesson and the next start
+COMMON = 0.6  # of it all groups share; the rest is that of a group, shared with the next ones:
+ALIKE = 0.8  # the correlation of one with the next
+MEMORY_S = 300.0  # of steps, after which a third is left of what was learnt
+KEPT_VARIANCE = 0.003  # of what was learnt before a restart
 LEAST_NOISE = 0.01  # variance of one step's log ratio
 FIRST_NOISE = 0.06  # more in a group's first step, half as much in the second, and so on
 MEMORY_STEPS = 200.0  # for the noise of a group
 LEAST_STEPS = 8  # of a group, before its noise is known
-CLIP = 0.2  # of a log ratio: one step counts as at most this far from what was expected
+CLIP = 0.2  # of a log ratio: one step counts as at most this far from what was expected,
+CLIP_DEVIATIONS = 2.0  # or so many standard deviations
 LARGEST = 1.4  # |log ratio| a correction may reach: a factor of four
 START_VARIANCE = 0.03
 NORMAL_90 = 1.645
 
-_PRIOR = PRIOR_VARIANCE * ALIKE ** np.abs(np.subtract.outer(np.arange(GROUPS), np.arange(GROUPS)))
+_DISTANCE = np.abs(np.subtract.outer(np.arange(GROUPS), np.arange(GROUPS)))
+_PRIOR = PRIOR_VARIANCE * (COMMON + (1 - COMMON) * ALIKE**_DISTANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +63,30 @@ class _Filter:
     def learn(self, group: int, log_ratio: float, predicted_s: float) -> None:
         weight = self.weights[group] = min(self.weights[group] + 1.0, MEMORY_STEPS)
         self._forget(predicted_s)
-        off = log_ratio - float(self.means[group])
-        # The first steps are taken as they are: the prediction may be far off.
-        if weight > LEAST_STEPS:
-            off = max(-CLIP, min(CLIP, off))
-        covariance = self.covariance
-        towards = covariance[group].copy()
+        limit = max(CLIP, CLIP_DEVIATIONS * self.deviation(group))
+        off = max(-limit, min(limit, log_ratio - float(self.means[group])))
         noise = max(LEAST_NOISE, self.variances[group]) + FIRST_NOISE / weight
+        gain = self._correct(group, off, noise)
+        if weight > LEAST_STEPS:
+            # off times what is left of it is the noise, the uncertainty of the mean taken out.
+            steps = min(weight - LEAST_STEPS + 4, MEMORY_STEPS)
+            self.variances[group] += (off * off * (1 - gain) - self.variances[group]) / steps
+
+    def deviation(self, group: int) -> float:
+        """Standard deviation of the next step's log ratio."""
+        return math.sqrt(self.variances[group] + float(self.covariance[group, group]))
+
+    def condition(self, group: int, mean: float, variance: float) -> None:
+        """The group's mean is known to be so much, with that variance."""
+        self._correct(group, mean - float(self.means[group]), variance)
+
+    def _correct(self, group: int, off: float, noise: float) -> float:
+        """The gain of the group itself."""
+        towards = self.covariance[group].copy()
         gains = towards / (towards[group] + noise)
         self.means += gains * off
-        covariance -= np.outer(gains, towards)
-        left = off * (1 - float(gains[group]))  # from the new mean
-        self.variances[group] += (left * left - self.variances[group]) / min(
-            weight + 4, MEMORY_STEPS
-        )
+        self.covariance -= np.outer(gains, towards)
+        return float(gains[group])
 
     def _forget(self, seconds: float) -> None:
         """So much time passes."""
@@ -110,7 +123,7 @@ class Refinement:
             learnt = self._of(not flash)
         mean = max(-LARGEST, min(LARGEST, float(learnt.means[group])))
         is_known = learnt.weights[group] >= LEAST_STEPS
-        error = NORMAL_90 * math.sqrt(learnt.variances[group]) if is_known else None
+        error = NORMAL_90 * learnt.deviation(group) if is_known else None
         return Correction(math.exp(mean), error)
 
     def __eq__(self, other: object) -> bool:
@@ -136,11 +149,12 @@ def refinement_from(data: object) -> Refinement:
 
 
 def _filter_from(groups: list[list[float]]) -> _Filter:
+    """Groups that never ran are what those that did tell."""
     found = _Filter()
-    found.weights, means, found.variances = (list(map(float, each)) for each in zip(*groups))
-    found.means = np.array(means)
-    if any(found.weights):
-        found.covariance *= KEPT_SHARE
+    for group, (weight, mean, variance) in enumerate(groups):
+        if weight >= 1:
+            found.weights[group], found.variances[group] = float(weight), float(variance)
+            found.condition(group, float(mean), KEPT_VARIANCE + float(variance) / weight)
     return found
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 MOST_MATCHED = 16
 CANDIDATES = 16
-PIECE_TOKENS = 1024  # indexed in one call at most: about 0.4 ms
+PIECE_TOKENS = 1024  # indexed in one call at most: about 0.5 ms
 MOST_INDEXED = 65_536  # the last so many tokens are found again
 _LEAST_SLOTS = 64
 _NOWHERE, _OFTEN = -1, -2  # where a token stands that is no single place
@@ -27,8 +27,9 @@ _NOWHERE, _OFTEN = -1, -2  # where a token stands that is no single place
 @dataclass(frozen=True, slots=True)
 class Guess:
     """tokens: what may come next. level: how many tokens before them are the same at both places
-    (0: all but the last one), or how far a draft model has guessed already: the more of the one,
-    the likelier they are right, the more of the other, the less likely."""
+    (0: a copy under way, behind a token that differs, or behind that and one more), or how far a
+    draft model has guessed already: the more of the one, the likelier they are right, the more of
+    the other, the less likely."""
 
     tokens: tuple[int, ...]
     level: int
@@ -97,12 +98,12 @@ class Lookup:
         return Guess(self._after(best, end, most), matched)
 
     def _loosely(self, end: int) -> tuple[int, int]:
-        """Likewise (place, match) where no two tokens match: the copy under way, behind a token
-        that the source has not (of an edit; a match of 0) or one later; where the newest token
-        stood once before. (-1, 0): nowhere."""
+        """Likewise (place, level) where no two tokens match: the copy under way, behind a token
+        that the source has not (of an edit) or one later; where the newest token stood once
+        before. (-1, 0): nowhere."""
         place, matched = self._being_copied(end)
         if matched or (place >= 1 and self._matched(place - 1, end - 1) >= 2):
-            return place, matched
+            return place, 0
         return (self._once, 1) if self._stood_once(end) else (-1, 0)
 
     def _being_copied(self, end: int) -> tuple[int, int]:
@@ -113,9 +114,10 @@ class Lookup:
         return at, self._matched(at, end)
 
     def _stood_once(self, end: int) -> bool:
-        """The newest token stood at one place before. Where several share an entry of the table
-        none of them is found."""
-        return self._once >= 0 and self._tokens[self._once] == self._tokens[end]
+        """The newest token stood at one place before, not too far back. Where several share an
+        entry of the table none of them is found."""
+        at = self._once
+        return at >= 0 and end - at <= self._mask and self._tokens[at] == self._tokens[end]
 
     def _earlier(self, at: int, end: int) -> int:
         """The place before `at` that ends with the same pair (or one of its slot); -1: none that

@@ -25,9 +25,7 @@ class _Followed:
 
     __slots__ = ("acceptance", "lookup")
 
-    def __init__(
-        self, sequence: Sequence, all_sequences: Acceptance, ends: Container[int]
-    ) -> None:
+    def __init__(self, sequence: Sequence, all_sequences: Acceptance, ends: Container[int]) -> None:
         self.lookup = Lookup(sequence.max_tokens, ends)
         self.acceptance = Acceptance(all_sequences)
 
@@ -64,7 +62,8 @@ class LookupSource:
             if guess is not None:
                 self.guesses[sequence.id] = guess
                 chances = followed.acceptance.chances(guess.level, len(guess.tokens))
-                offers[sequence.id] = Offer(sequence.id, chances)
+                if chances:
+                    offers[sequence.id] = Offer(sequence.id, chances)
         return offers
 
     def compare(self, id: str, came: Items[int]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import random
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from okno.bench.shapes import PRESETS, write_header
 from okno.core.errors import BadSetting, DoesNotFit
-from okno.core.request import Stop
+from okno.core.request import Sampling, Stop
 from okno.core.window import WindowChange
 from okno.engines import draft_source
 from okno.engines.choice import choose_for
+from okno.engines.draft_source import DraftSource
 from okno.engines.drafter import NEVER
 from okno.engines.llama_draft import LlamaDraft
 from okno.engines.llamacpp import LlamaCpp
@@ -27,6 +29,7 @@ from okno.engines.speculation import (
 )
 from okno.engines.tally import Drafts
 from okno.schedule.drafting import Account
+from okno.schedule.lookup_source import LookupSource
 from okno.schedule.sequence import Sequence as TokenSequence
 from tests.conftest import MakeModel
 from tests.engines.drive import DEMO, options
@@ -86,6 +89,63 @@ def test_a_draft_model_that_is_always_wrong_is_left_alone(
     drafted = fresh(with_draft, speculation).run(asked)
     assert drafted.texts == plain.texts
     assert speculation.counts.checking_steps < 0.5 * speculation.counts.steps
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_draft_model_beside_a_text_whose_words_come_in_another_order(
+    with_draft: LlamaCpp, temperature: float
+) -> None:
+    """Single words that stood once are bad guesses here, and soon not worth an offer."""
+    words = list(dict.fromkeys(" ".join(TEXTS).split()))
+    random.Random(3).shuffle(words)
+    asked = [
+        replace(request, stop=Stop(max_tokens=150, ignore_eos=True))
+        for request in requests(
+            *(" ".join(words[k:] + words[:k]) for k in range(8)),
+            sampling=Sampling(temperature=temperature, seed=5),
+        )
+    ]
+    plain = fresh(with_draft, None).run(asked)
+    speculation = Speculation(with_draft.window, clock=CLOCK, cost=Flat(),
+                              drafter=with_draft.drafter, draft_tokens=6)  # fmt: skip
+    drafted = fresh(with_draft, speculation).run(asked)
+    assert list(map(len, drafted.tokens.values())) == [150] * len(asked)
+    if not temperature:  # else one draw of a thousand lies within the last bits of the logits
+        assert drafted.texts == plain.texts
+
+
+def test_guesses_of_the_text_that_are_never_right_leave_the_draft_model_its_turn() -> None:
+    """Every word of the prompt comes once more, none where it came before."""
+    text, model = LookupSource(), DraftSource(Right(), 4, Account(), lambda: 0.0)
+    prompt = list(range(100, 200))
+    sequence = TokenSequence("a", prompt, max_tokens=400)
+    for token in prompt[::-2]:
+        sequence.known.append(token)
+        offers = text.offers([sequence])
+        assert all(offer.chances for offer in offers.values())
+        model.offers([sequence], offers, lambda _offer: True)
+        text.compare("a", (1,))
+    assert text.guesses
+    assert not offers
+
+
+class Right:
+    """A drafter that follows at once."""
+
+    size_bytes = 0
+
+    def seconds(self, _tokens: int) -> float:
+        return 0.001
+
+    def keep(self, _ids: Collection[str]) -> None: ...
+
+    def behind(self, _id: str, _known: NDArray[np.int32]) -> int:
+        return 0
+
+    def advance(self, _id: str, _known: NDArray[np.int32], _rows: int) -> None: ...
+
+    def draft(self, wanted: Wanted) -> dict[str, tuple[int, ...]]:
+        return {id: (1,) * count for id, (_, count) in wanted.items()}
 
 
 def test_the_draft_model_catches_up_in_pieces(

@@ -9,6 +9,7 @@ import pytest
 
 from okno.core.calibration import Calibration, Curve
 from okno.core.load import FlashAttention, Load
+from okno.core.machine import Cpu, Machine, Ram
 from okno.core.plan import DeviceMemory, Figure, MemoryParts, MemoryPlan, PlannedLoad, SpeedPlan
 from okno.core.window import Window
 from okno.plan.attention_choice import (
@@ -23,6 +24,7 @@ from okno.plan.search import plan_windows
 from okno.plan.speed import ANSWER_TOKENS, Planner
 from okno.plan.speed_attention import Part, batch_of
 from okno.plan.speed_prefill import Neighbours, prompt_s, row_beside_s
+from okno.plan.speed_rough import rough_calibration
 from okno.schedule import pacer
 from tests.plan.fakes import MIB, a_machine
 from tests.plan.speed_cases import calibration, header, load
@@ -78,6 +80,14 @@ def test_few_sequences_do_without_and_many_do_with():
 
 def test_where_it_was_not_measured_it_stays():
     assert choice(load(batch=1), calibration()) == "auto"
+
+
+@pytest.mark.parametrize("batch", [1, 8, 16, 32])
+def test_a_data_sheet_knows_no_reason(batch):
+    """Without it steps are smaller, and that alone looks like a gain (of 32: 1.08)."""
+    cpu = Cpu("some", "x86_64", 8, 8, 8, ("avx512f",))
+    known = rough_calibration(Machine("linux", cpu, Ram(32 << 30, 30 << 30)))
+    assert choice(load(batch=batch, ctx=1024), known) == "auto"
 
 
 @pytest.mark.parametrize("asked", ["on", "off"])

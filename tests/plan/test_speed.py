@@ -271,6 +271,12 @@ def test_a_guess_follows_bandwidth_and_says_how_unsure_it_is() -> None:
     assert width(slow.alone_tok_s) > 1.8
 
 
+def test_a_guess_takes_prompts_in_whole_tiles_on_a_processor() -> None:
+    model = SpeedModel(header(), rough_calibration(Machine("linux", CPU, RAM)), "f16", True)
+    rates = {n: n / model.batch_s(batch_of([Part(1, n, 512)]), 0) for n in (48, 64)}
+    assert rates[64] > 1.1 * rates[48]
+
+
 def test_a_gpu_is_guessed_from_its_bandwidth() -> None:
     gpu = Device("CUDA0", "cuda", "some", 8 << 30, 7 << 30, bandwidth_bytes_s=300e9)
     on_gpu = rough_speed(Machine("linux", CPU, RAM, (gpu,)))

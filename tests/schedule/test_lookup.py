@@ -50,6 +50,21 @@ def test_a_single_common_token_is_no_match() -> None:
     assert followed([1, 2, 3, 2, 4, 9, 2]).guess(4) is None
 
 
+def test_a_single_token_of_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "MOST_INDEXED", 64)
+    assert followed([5, 6, 7, *[1, 2] * 20, 5], room=10**9).guess(1) is not None
+    assert followed([5, 6, 7, *[1, 2] * 40, 5], room=10**9).guess(1) is None
+
+
+def test_learning_nothing_new_forgets_nothing() -> None:
+    text = np.array([1, 2, 3, 4, 9, 2], dtype=np.int32)
+    found = followed(text.tolist())
+    assert found.follow(text)
+    guess = found.guess(2)
+    assert guess is not None
+    assert guess.tokens == (3, 4)
+
+
 def test_of_two_tokens_in_one_entry_neither_is_found() -> None:
     slots = lookup._LEAST_SLOTS
     assert followed([1, 2, 3, 2 + slots, 5, 2]).guess(1) is None
@@ -106,7 +121,7 @@ def test_a_copy_goes_on_behind_a_token_that_was_replaced() -> None:
     found.follow(np.array([*source, 90, 2, 3, 77, 5], dtype=np.int32))
     after = found.guess(2)
     assert after is not None
-    assert (after.tokens, after.level) == ((6, 7), 1)
+    assert (after.tokens, after.level) == ((6, 7), 0)
     found.follow(np.array([*source, 90, 2, 3, 77, 5, 78, 79], dtype=np.int32))
     assert found.guess(2) is None
 
@@ -160,7 +175,9 @@ def test_a_guess_is_what_followed_a_longest_match(tokens: list[int], most: int, 
         once = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]]
         assert (fresh is not None) == (len(once) == 1)
         assert fresh is None or fresh.tokens == continued(tokens, once[0], most)
-        assert guess is None or guess == fresh or guess.level < 2
+        copied_on = [continued(tokens, place, most) for place in range(len(tokens) - 1)]
+        assert guess == fresh or (guess is not None and guess.level == 0)
+        assert guess is None or guess.tokens in copied_on
         return
     assert guess is not None
     best = max(matched(tokens, place) for place in places[-3:])
