@@ -14,11 +14,13 @@ MakeModel = Callable[..., Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _hangups_count() -> None:
-    """Also where the tests were started by nohup, which lets every process they start ignore
-    them."""
+def _signals_count() -> None:
+    """Also where the tests were started by nohup or behind a script's `&`, which let every process
+    they start ignore hang-ups and interrupts."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

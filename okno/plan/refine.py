@@ -24,7 +24,8 @@ PRIOR_VARIANCE = 0.06  # of a log ratio before anything ran: a quarter more or l
 COMMON = 0.6  # of it all groups share; the rest is that of a group, shared with the next ones:
 ALIKE = 0.8  # the correlation of one with the next
 MEMORY_S = 300.0  # of steps, after which a third is left of what was learnt
-KEPT_VARIANCE = 0.003  # of what was learnt before a restart
+KEPT_SHARE = 0.05  # of what a machine may change, between a lesson and the next start
+KEPT_NOISE = 1e-5  # variance with which a lesson is taken at its word
 LEAST_NOISE = 0.01  # variance of one step's log ratio
 FIRST_NOISE = 0.06  # more in a group's first step, half as much in the second, and so on
 MEMORY_STEPS = 200.0  # for the noise of a group
@@ -154,7 +155,9 @@ def _filter_from(groups: list[list[float]]) -> _Filter:
     for group, (weight, mean, variance) in enumerate(groups):
         if weight >= 1:
             found.weights[group], found.variances[group] = float(weight), float(variance)
-            found.condition(group, float(mean), KEPT_VARIANCE + float(variance) / weight)
+            found.condition(group, float(mean), KEPT_NOISE)
+    if any(found.weights):
+        found.covariance += KEPT_SHARE * (_PRIOR - found.covariance)
     return found
 
 

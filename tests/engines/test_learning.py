@@ -90,7 +90,7 @@ def test_a_lesson_counts_for_the_calibration_it_was_learnt_against(tmp_path):
     groups = [[20.0, 0.3, 0.01], *[[0.0, 0.0, 0.03]] * 21]
     lesson_keeper(machine, model, known, database)(groups)
     kept = learnt(machine, model, database).refinement.to_json()
-    assert kept[0] == [20.0, pytest.approx(0.3, rel=0.1), 0.01]
+    assert kept[0] == [20.0, pytest.approx(0.3, rel=0.01), 0.01]
     assert [weight for weight, *_ in kept[1:]] == [0.0] * 21
     calibrate(database, machine, "2026-02-02T00:00:00+00:00")
     assert learnt(machine, model, database).refinement == Refinement()
