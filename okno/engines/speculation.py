@@ -96,7 +96,6 @@ class Speculation:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
-        self.ends = ends
         self._window = window
         self._measured = RowCost()
         self._cost: StepCost = cost or self._measured

@@ -223,9 +223,9 @@ def test_no_guess_goes_beyond_the_end_of_a_text(
         guesses.extend(span.drafts.tolist() for span in step.spans if span.logits > 1)
         return LlamaCpp.execute(engine, step)
 
-    made = speculation_for(engine, options(DEMO))
-    assert made is not None
-    speculation = Speculation(engine.window, clock=CLOCK, cost=Flat(), ends=made.ends)
+    speculation = speculation_for(engine, options(DEMO))
+    assert speculation is not None
+    monkeypatch.setattr(speculation, "_cost", Flat())
     monkeypatch.setattr(engine, "execute", execute)
     fresh(engine, speculation).run(requests(COPY))
     assert any(guess[-1] in ends for guess in guesses)
